@@ -1,0 +1,1 @@
+"""Where batches come from and events go: Kafka, recordings, OTLP files, CloudEvents, dead letters."""

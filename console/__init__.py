@@ -1,0 +1,1 @@
+"""The same events, for people."""

@@ -1,0 +1,1 @@
+"""Changes, their risk and their gates."""

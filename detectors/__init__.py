@@ -1,0 +1,1 @@
+"""Online detectors behind one contract, calibration of their scores, and log-template mining."""

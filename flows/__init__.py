@@ -1,0 +1,1 @@
+"""The dataflows, settings and command line: wiring only."""

@@ -1,0 +1,1 @@
+"""Correlation, lifecycle, ranked causes, memory and reports."""

@@ -1,0 +1,1 @@
+"""Policies, intents, playbooks, runners, verification and the audit ledger."""

@@ -1,0 +1,1 @@
+"""Trace assembly, the aged service graph, and the evidence that flows along it."""
