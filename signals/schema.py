@@ -51,7 +51,7 @@ class MetricShape(IntEnum):
     SUMMARY = 5  # one row per quantile, already a value
 
 
-ENTITY_COLUMNS: Final = {
+ENTITY_COLUMNS: Final[dict[str, type[pl.DataType]]] = {
     "environment": pl.String,  # never null; the configured default where the resource names none
     "namespace": pl.String,  # service.namespace, "" when absent
     "service": pl.String,  # service.name, "unknown_service" when absent

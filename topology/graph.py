@@ -1,0 +1,159 @@
+"""The service graph: who calls whom, learnt from traces, ageing, with a known topology added where one is given.
+
+Counts fade with a half-life, so an edge that is no longer used stops counting and, long after, is forgotten: a dead
+edge must not blame. Nodes are service names within one environment; what is called but sends no spans of its own (a
+database, a broker) is a node like any other, known from its callers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import polars as pl
+
+from signals.cells import Cell
+
+#: Edges of one bucket, as ``edges_of`` makes them.
+EDGES: Final = pl.Schema(
+    {
+        "environment": pl.String,
+        "caller": pl.String,
+        "callee": pl.String,
+        "requests": pl.Int64,
+        "errors": pl.Int64,
+        "instrumented": pl.Boolean,  # the callee answered with spans of its own
+    }
+)
+
+
+@dataclass(slots=True)
+class Edge:
+    """One call edge; counts are decayed to ``at_ns``."""
+
+    requests: float
+    errors: float
+    at_ns: int  # event time of the last update
+    known: bool = False  # given by a topology file: never forgotten
+
+
+@dataclass(slots=True)
+class ServiceGraph:
+    """One environment's graph."""
+
+    half_life_ns: int = 3_600_000_000_000
+    forget_below: float = 0.01
+    max_edges: int = 100_000
+    edges: dict[tuple[str, str], Edge] = field(default_factory=dict)
+    callees: dict[str, set[str]] = field(default_factory=dict)
+    callers: dict[str, set[str]] = field(default_factory=dict)
+    uninstrumented: set[str] = field(default_factory=set)
+    dropped: int = 0
+
+    def add_known(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Add a known topology: edges that stay whether or not traces show them."""
+        for caller, callee in pairs:
+            edge = self._edge(caller, callee, 0)
+            if edge is not None:
+                edge.known = True
+
+    def update(self, at_ns: int, rows: Iterable[tuple[str, str, int, int, bool]]) -> None:
+        """Add one bucket's calls: (caller, callee, requests, errors, callee is instrumented)."""
+        for caller, callee, requests, errors, instrumented in rows:
+            edge = self._edge(caller, callee, at_ns)
+            if edge is None:
+                self.dropped += 1
+                continue
+            fade = self._fade(edge, at_ns)
+            edge.requests = edge.requests * fade + requests
+            edge.errors = edge.errors * fade + errors
+            edge.at_ns = at_ns
+            if instrumented:
+                self.uninstrumented.discard(callee)
+            elif callee not in self.callees:
+                self.uninstrumented.add(callee)
+
+    def requests(self, caller: str, callee: str, now_ns: int) -> float:
+        """Decayed number of calls on an edge, 0 when it is unknown."""
+        edge = self.edges.get((caller, callee))
+        return edge.requests * self._fade(edge, now_ns) if edge else 0.0
+
+    def forget(self, now_ns: int) -> None:
+        """Drop edges that have faded away."""
+        for (caller, callee), edge in list(self.edges.items()):
+            if not edge.known and edge.requests * self._fade(edge, now_ns) < self.forget_below:
+                del self.edges[caller, callee]
+                self.callees[caller].discard(callee)
+                self.callers[callee].discard(caller)
+
+    def callees_of(self, service: str) -> list[str]:
+        """Whom a service calls, sorted."""
+        return sorted(self.callees.get(service, ()))
+
+    def callers_of(self, service: str) -> list[str]:
+        """Who calls a service, sorted."""
+        return sorted(self.callers.get(service, ()))
+
+    def downstream(self, service: str, within: frozenset[str] | None = None) -> dict[str, int]:
+        """Everything a service reaches by calls, with the number of hops; inside ``within`` where given."""
+        return _walk(service, self.callees, within)
+
+    def upstream(self, service: str, within: frozenset[str] | None = None) -> dict[str, int]:
+        """Everything that reaches a service by calls, with the number of hops; inside ``within`` where given."""
+        return _walk(service, self.callers, within)
+
+    def path(self, start: str, end: str) -> list[str]:
+        """A shortest chain of calls from ``start`` to ``end``; empty where there is none."""
+        hops = self.upstream(end)
+        if start not in hops:
+            return []
+        path = [start]
+        while path[-1] != end:
+            path.append(
+                min(callee for callee in self.callees[path[-1]] if hops.get(callee, 1 << 30) == hops[path[-1]] - 1)
+            )
+        return path
+
+    def _edge(self, caller: str, callee: str, at_ns: int) -> Edge | None:
+        edge = self.edges.get((caller, callee))
+        if edge is None:
+            if len(self.edges) >= self.max_edges:
+                return None
+            edge = self.edges[caller, callee] = Edge(0.0, 0.0, at_ns)
+            self.callees.setdefault(caller, set()).add(callee)
+            self.callers.setdefault(callee, set()).add(caller)
+        return edge
+
+    def _fade(self, edge: Edge, now_ns: int) -> float:
+        return float(0.5 ** (max(0, now_ns - edge.at_ns) / self.half_life_ns))
+
+
+def _walk(start: str, neighbours: dict[str, set[str]], within: frozenset[str] | None) -> dict[str, int]:
+    """Breadth first; the start itself at 0 hops."""
+    hops = {start: 0}
+    queue = deque([start])
+    while queue:
+        node = queue.popleft()
+        for other in sorted(neighbours.get(node, ())):
+            if other not in hops and (within is None or other in within):
+                hops[other] = hops[node] + 1
+                queue.append(other)
+    return hops
+
+
+def edges_of(cells: pl.DataFrame) -> pl.DataFrame:
+    """Calls between services in one bucket of cells, as the callee's own spans show them (schema EDGES)."""
+    remote = (pl.col("caller") != "") & (pl.col("caller") != pl.col("service"))
+    counted = cells.filter(remote & pl.col("kind").is_in([int(Cell.SPANS), int(Cell.ERRORS)]))
+    return (
+        counted.group_by("environment", "caller", pl.col("service").alias("callee"))
+        .agg(
+            pl.col("n").filter(pl.col("kind") == int(Cell.SPANS)).sum().alias("requests"),
+            pl.col("n").filter(pl.col("kind") == int(Cell.ERRORS)).sum().alias("errors"),
+        )
+        .with_columns(pl.lit(value=True).alias("instrumented"))
+        .sort("environment", "caller", "callee")
+        .select(list(EDGES))
+    )

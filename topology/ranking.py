@@ -1,0 +1,177 @@
+"""Whose fault it is: deviations are credited to the service they speak of, and explained away along the graph.
+
+Three steps. *Credit*: each deviation says something of its own service or of the one it calls (a refused or slow call
+speaks of the callee, even of one that is dead or sends no spans; a widened gap of both ends of the edge). *Explain*: a
+service whose answers changed makes its callers behave differently, so deviations that can be inherited count less where
+a callee deviates as much. *Rank*: what remains, strongest first. Not here: what deviates (``detectors``) or when that is
+an incident (``incidents``).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from signals.cells import Cell
+from topology.graph import ServiceGraph
+
+
+class Channel(StrEnum):
+    """In which way a deviation speaks; decides the fault kind and whether it can be inherited from a callee."""
+
+    TIME = "time"  # its own work takes longer
+    ERROR = "error"  # it fails by itself
+    LOST = "lost"  # calls to it do not arrive or are refused
+    CALL = "call"  # calls to it, seen from the outside, are slow
+    GAP = "gap"  # the way to and from it is slow
+    BEHAVIOUR = "behaviour"  # it makes other calls or writes other lines
+    METRIC = "metric"  # a metric of it deviates
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """One deviating behaviour or series, as detectors see it, in the terms of one environment."""
+
+    service: str  # whose behaviour deviates (edges: the callee)
+    namespace: str
+    instance: str
+    operation: str
+    caller: str
+    kind: int  # Cell, or -1 for a metric
+    what: str  # log template id, child, metric name
+    before: float
+    after: float
+    n_before: float
+    n_after: int
+    expected_s: float | None
+    observed_s: float | None
+    raw: float
+    outgoing: bool = False
+    target: str = ""
+    remote: bool = False
+    score: float = 0.0  # calibrated, 1 - p
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """A deviation credited to a service, with the weight it has there."""
+
+    service: str
+    channel: Channel
+    weight: float
+    deviation: Deviation
+
+
+@dataclass(slots=True)
+class Suspect:
+    """A service in the ranking."""
+
+    service: str
+    score: float
+    own: float  # before explaining away
+    explained_by: str = ""  # the callee that explains a part of it
+    credits: list[Credit] = field(default_factory=list)  # strongest first
+
+
+@dataclass(frozen=True, slots=True)
+class RankingConfig:
+    """Weights; chosen by cross-validation over systems, one setting for all."""
+
+    inherited: float = 0.35  # what a fully explained, inheritable deviation still counts
+    secondary: float = 0.05  # share of the further credits of a service that is added to its strongest
+    metric: float = 1.0
+
+
+#: Deviations that a deviating callee can bring about in its caller.
+_INHERITABLE: Final = frozenset({Channel.TIME, Channel.BEHAVIOUR, Channel.ERROR})
+
+
+def rank(deviations: Sequence[Deviation], graph: ServiceGraph, config: RankingConfig | None = None) -> list[Suspect]:
+    """Suspects, best first; ties in the order of their names. Cost grows with the deviations, not with the graph."""
+    config = config or RankingConfig()
+    by_service: dict[str, list[Credit]] = defaultdict(list)
+    for credit in [*_direct(deviations), *_gaps(deviations, graph)]:
+        by_service[credit.service].append(credit)
+    suspects = {}
+    for service, credits in by_service.items():
+        credits.sort(key=_strongest_first)
+        suspects[service] = Suspect(service, 0.0, _total(credits, config), credits=credits)
+    for suspect in suspects.values():
+        _explain(suspect, suspects, graph, config)
+    return sorted(suspects.values(), key=lambda one: (-one.score, one.service))
+
+
+def _strongest_first(credit: Credit) -> tuple[float, str, str, str, str]:
+    deviation = credit.deviation
+    return -credit.weight, credit.channel, deviation.operation, deviation.caller, deviation.what
+
+
+def _total(credits: Sequence[Credit], config: RankingConfig) -> float:
+    """The strongest credit, and a little of the others, so that many signs beat one."""
+    if not credits:
+        return 0.0
+    weights = [credit.weight for credit in credits]
+    return max(weights) + config.secondary * (sum(sorted(weights, reverse=True)[1:6]))
+
+
+def _direct(deviations: Sequence[Deviation]) -> list[Credit]:
+    """Credits of everything but gaps."""
+    credits = []
+    for one in deviations:
+        if one.kind == Cell.GAP:
+            continue
+        calls = one.outgoing and one.target
+        if one.kind == Cell.CHILD and calls and one.what.partition("|")[0] == one.target and one.after < one.before:
+            credits.append(Credit(one.target, Channel.LOST, one.raw, one))
+        elif one.kind == Cell.ORIGIN:
+            credits.append(
+                Credit(one.target if calls else one.service, Channel.LOST if calls else Channel.ERROR, one.raw, one)
+            )
+        elif one.kind == Cell.EXCLUSIVE:
+            credits.append(
+                Credit(one.target if calls else one.service, Channel.CALL if calls else Channel.TIME, one.raw, one)
+            )
+        elif one.kind < 0:
+            credits.append(Credit(one.service, Channel.METRIC, one.raw, one))
+        else:
+            credits.append(Credit(one.service, Channel.BEHAVIOUR, one.raw, one))
+    return credits
+
+
+def _gaps(deviations: Sequence[Deviation], graph: ServiceGraph) -> list[Credit]:
+    """Widened edges belong to the end they have in common: the one more of whose edges widened."""
+    widened: dict[str, list[Deviation]] = defaultdict(list)
+    for one in deviations:
+        if one.kind == Cell.GAP:
+            widened[one.service].append(one)
+            widened[one.caller].append(one)
+    credits = []
+    for node, edges in widened.items():
+        others = {edge.caller if edge.service == node else edge.service for edge in edges}
+        neighbours = set(graph.callees.get(node, ())) | set(graph.callers.get(node, ())) | others
+        share = len(others) / max(1, len(neighbours - graph.uninstrumented))
+        total = sum(edge.raw for edge in edges) * min(1.0, share)
+        strongest = max(edges, key=lambda edge: (edge.raw, edge.service, edge.caller))
+        credits.append(Credit(node, Channel.GAP, total, strongest))
+    return credits
+
+
+def _explain(suspect: Suspect, suspects: Mapping[str, Suspect], graph: ServiceGraph, config: RankingConfig) -> None:
+    """Lower what a deviating callee may have brought about, in the measure in which the callee deviates."""
+    best, other = 0.0, ""
+    for callee in graph.callees_of(suspect.service):
+        reason = suspects.get(callee)
+        if reason is not None and callee != suspect.service and reason.own > best:
+            best, other = reason.own, callee
+    weights = []
+    for credit in suspect.credits:
+        keep = 1.0
+        if credit.channel in _INHERITABLE and best > 0:
+            keep = 1.0 - (1.0 - config.inherited) * min(1.0, best / max(credit.weight, 1e-9))
+        weights.append(Credit(credit.service, credit.channel, credit.weight * keep, credit.deviation))
+    suspect.score = _total(weights, config)
+    if suspect.score < 0.9 * suspect.own:
+        suspect.explained_by = other
