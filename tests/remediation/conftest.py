@@ -1,0 +1,151 @@
+"""Root-cause events, policies and playbooks as small as they can be, for the tests of the remediation room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from incidents.model import RootCauseEvent, rfc3339
+from remediation.playbook import Playbook, load_playbooks, parse_playbook
+from remediation.policy import Policy, parse_policy
+
+START_NS = 1_790_000_000_000_000_000
+SECOND = 1_000_000_000
+LIBRARY = Path(__file__).parents[2] / "remediation" / "library"
+
+
+def event_document(
+    *,
+    incident: str = "inc-1",
+    revision: int = 1,
+    state: str = "open",
+    verdict: str = "identified",
+    at_s: int = 0,
+    service: str = "payment",
+    instance: str = "",
+    fault_kind: str = "latency",
+    confidence: float = 0.9,
+    second: float = 0.2,
+    fingerprint: str = "fp-1",
+    change: dict[str, str] | None = None,
+    templates: tuple[str, ...] = (),
+    entry_points: tuple[str, ...] = ("GET /checkout",),
+) -> dict[str, Any]:
+    """A root-cause event as plain JSON."""
+    at = rfc3339(START_NS + at_s * SECOND)
+    entity = {"deployment.environment.name": "prod", "service.namespace": "shop", "service.name": service}
+    if instance:
+        entity["service.instance.id"] = instance
+    common = {"calibration": {"method": "prior", "n": 0}, "path": ["frontend", service], "evidence": []}
+    cause = {"rank": 1, "entity": entity, "fault_kind": fault_kind, "score": 3.0, "confidence": confidence, **common}
+    other = {"service.name": "catalogue", "service.namespace": "shop", "deployment.environment.name": "prod"}
+    runner_up = {"rank": 2, "entity": other, "fault_kind": "load", "score": 1.0, "confidence": second, **common}
+    evidence = [
+        {
+            "id": f"ev-{index}",
+            "signal": "log",
+            "name": "log rate",
+            "attributes": {"service.name": service},
+            "window": [at, at],
+            "observed": 9.0,
+            "expected": [0.0, 1.0],
+            "direction": "new",
+            "anomaly_score": 0.99,
+            "detector": {"name": "templates", "version": "1"},
+            "refs": {"log_template": template},
+            "statement": "a line never seen before",
+        }
+        for index, template in enumerate(templates)
+    ]
+    edges = [("frontend", "checkout"), ("checkout", service), ("mobile", "frontend"), (service, "ledger")]
+    return {
+        "source": "/mendstream/test",
+        "id": f"{incident}/r{revision}",
+        "subject": f"incident/{incident}",
+        "time": at,
+        "partitionkey": incident,
+        "correlationid": incident,
+        "sequence": f"{revision:010d}",
+        "data": {
+            "incident": {
+                "id": incident,
+                "revision": revision,
+                "state": state,
+                "fingerprint": fingerprint,
+                "started_at": at,
+                "detected_at": at,
+                "last_seen_at": at,
+                "ended_at": at if state == "resolved" else None,
+            },
+            "title": f"{service}: {fault_kind}",
+            "severity": "major",
+            "verdict": verdict,
+            "candidates": [{**cause, "change": change}, runner_up],
+            "evidence": evidence,
+            "impact": {"services": ["frontend", "checkout"], "entry_points": list(entry_points)},
+            "novelty": {"label": "known"},
+            "graph": [{"caller": caller, "callee": callee, "requests": 10.0} for caller, callee in edges],
+            "provenance": {"mode": "replay", "pipeline": "0.1.0", "config_hash": "sha256:00"},
+        },
+    }
+
+
+@pytest.fixture
+def make_event() -> Callable[..., RootCauseEvent]:
+    """Builds a root-cause event; every argument of ``event_document`` may be given."""
+    return lambda **fields: RootCauseEvent.model_validate(event_document(**fields))
+
+
+@pytest.fixture
+def make_policy() -> Callable[..., Policy]:
+    """Builds a policy from the lines of its spec; enforced unless the lines say otherwise."""
+
+    def build(*lines: str, mode: str = "enforce") -> Policy:
+        body = "\n".join(f"  {line}" for line in (f"mode: {mode}", *lines))
+        head = "apiVersion: mendstream.io/v1\nkind: RemediationPolicy\nmetadata: {name: test}\nspec:\n"
+        return parse_policy(head + body + "\n", "test.yaml")
+
+    return build
+
+
+RULE_AUTO = "rules: [{name: all, match: 'true', decision: auto}]"
+RULE_APPROVE = "rules: [{name: all, match: 'true', decision: approve, approval: {roles: [sre], count: 1, timeout: 5m}}]"
+RULE_PROPOSE = "rules: [{name: all, match: 'true', decision: propose}]"
+
+
+def playbook_text(
+    name: str = "restart-instance",
+    *,
+    kinds: str = "[latency, error]",
+    steps: str = "[{id: restart, runner: fake}]",
+    extra: str = "",
+    risk: str = "{tier: low, reversible: false}",
+) -> str:
+    """A playbook document with one service parameter."""
+    return f"""
+apiVersion: mendstream.io/v1
+kind: Playbook
+metadata: {{name: {name}, version: 1.0.0}}
+spec:
+  trigger: {{faultKind: {kinds}}}
+  parameters:
+    service: {{type: string, required: true, from: 'target["service.name"]'}}
+  risk: {risk}
+  steps: {steps}
+{extra}
+"""
+
+
+@pytest.fixture
+def make_playbook() -> Callable[..., Playbook]:
+    """Builds a playbook; every argument of ``playbook_text`` may be given."""
+    return lambda *args, **fields: parse_playbook(playbook_text(*args, **fields), "test-playbook.yaml")
+
+
+@pytest.fixture
+def library() -> dict[str, Playbook]:
+    """The starter playbooks."""
+    return load_playbooks(LIBRARY)
