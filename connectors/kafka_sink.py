@@ -54,8 +54,7 @@ class KafkaWriter:
         """
         sent: list[tuple[OutRecord, SentRecord]] = []
         try:
-            for record in records:
-                sent.append((record, self._send(record)))
+            sent.extend((record, self._send(record)) for record in records)
         finally:
             # Also on the way out: what was accepted before a failure must not be left in a buffer.
             self._flush()
