@@ -1,8 +1,8 @@
 """Kafka values to columns: the one door through which OTLP telemetry comes in.
 
-``decode`` takes the values of one poll and gives one frame in the signal's schema. What cannot be decoded is handed back
-with a reason, for the dead-letter topic; what is dropped or repaired inside good messages is counted. Message keys are
-never looked at. Not here: the inverse (``signals.otlp_encode``) and what Kafka is (``connectors``).
+``decode`` takes the values of one poll and gives one frame in the signal's schema. What cannot be decoded is handed
+back with a reason, for the dead-letter topic; what is dropped or repaired inside good messages is counted. Message keys
+are never looked at. Not here: the inverse (``signals.otlp_encode``) and what Kafka is (``connectors``).
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Decoded:
     """What the values of one call hold.
 
     ``frame`` has the schema of its signal, in the order of the values, and for spans and logs the String column
-    ``attributes`` (a JSON object or null) if asked for. ``bad`` gives the index and a one-line reason for each value that
-    is not in ``frame`` at all. ``skipped`` counts what was dropped (``not_finite``, ``no_recorded_value``, ``no_value``,
-    ``no_temporality``, ``bad_histogram``, ``no_time``, ``bad_time``) or repaired (``bad_id``, ``negative_duration``)
-    in the others.
+    ``attributes`` (a JSON object or null) if asked for. ``bad`` gives the index and a one-line reason for each value
+    that is not in ``frame`` at all. ``skipped`` counts what was dropped (``not_finite``, ``no_recorded_value``,
+    ``no_value``, ``no_temporality``, ``bad_histogram``, ``no_time``, ``bad_time``) or repaired (``bad_id``,
+    ``negative_duration``) in the others.
     """
 
     frame: pl.DataFrame

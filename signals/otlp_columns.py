@@ -79,7 +79,7 @@ class SpanColumns(Columns):
         spans, odd_spans = span_ids_from_bytes(self.span_ids)
         parents, odd_parents = span_ids_from_bytes(self.parent_ids)
         odd = odd_traces + odd_spans + odd_parents
-        frame = span_frame(
+        return span_frame(
             self.entity_series(version=True),
             name=pl.Series(self.names, dtype=pl.String),
             kind=np.asarray(self.kinds, dtype=np.int64),
@@ -92,7 +92,6 @@ class SpanColumns(Columns):
             attributes=pl.Series(self.attributes, dtype=pl.String) if keep_attributes else None,
             skipped=self.skipped,
         )
-        return frame
 
 
 U64 = npt.NDArray[np.uint64]
@@ -115,8 +114,8 @@ def span_frame(
     """Assemble ``SPANS``: enumerations outside OTLP's ranges become 0, times are made to agree.
 
     ``skipped`` gains ``no_time`` (dropped: neither start nor end), ``bad_time`` (dropped: beyond the year 2116),
-    ``negative_duration`` (kept: the end is moved to the start) and ``bad_id`` (kept: ids of the wrong length are hashed,
-    missing ones are 0).
+    ``negative_duration`` (kept: the end is moved to the start) and ``bad_id`` (kept: ids of the wrong length are
+    hashed, missing ones are 0).
     """
     high, low, spans, parents = ids
     negative = end < start
@@ -194,6 +193,7 @@ class MetricColumns(Columns):
 
     def add(
         self,
+        *,
         metric: str,
         attributes: str,
         shape: MetricShape,

@@ -55,8 +55,8 @@ def encode(
 
     ``frame`` has the signal's schema, and for spans and logs optionally the column ``attributes``. Messages follow the
     order of the rows; inside a message rows are grouped by resource (in order of first appearance) and keep their order
-    inside the group, as an exporter's batches do. Raises ``ValueError`` for changes, for ``max_rows`` below one and for a
-    frame that lacks columns.
+    inside the group, as an exporter's batches do. Raises ``ValueError`` for changes, for ``max_rows`` below one and for
+    a frame that lacks columns.
     """
     if signal not in _WRITERS:
         raise ValueError(f"{signal.value} do not travel as OTLP; encode takes spans, logs and metrics")
@@ -206,19 +206,20 @@ def key_values(attributes: Mapping[str, object]) -> list[KeyValue]:
 
 def any_value(value: object) -> AnyValue:
     """A JSON-like value as an ``AnyValue``; None is an empty one."""
-    if isinstance(value, str):
-        return AnyValue(string_value=value)
-    if isinstance(value, bool):
-        return AnyValue(bool_value=value)
-    if isinstance(value, int):
-        return AnyValue(int_value=value)
-    if isinstance(value, float):
-        return AnyValue(double_value=value)
     if isinstance(value, list):
         return AnyValue(array_value=ArrayValue(values=[any_value(item) for item in value]))
     if isinstance(value, dict):
         return AnyValue(kvlist_value=KeyValueList(values=key_values(value)))
-    return AnyValue()
+    result = AnyValue()
+    if isinstance(value, str):
+        result.string_value = value
+    elif isinstance(value, bool):
+        result.bool_value = value
+    elif isinstance(value, int) and -(2**63) <= value < 2**63:
+        result.int_value = value
+    elif isinstance(value, int | float):
+        result.double_value = float(value)
+    return result
 
 
 def _attributes(row: Row) -> dict[str, object]:

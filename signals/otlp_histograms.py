@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 from signals.otlp_values import OtlpError
@@ -45,7 +46,7 @@ def check_explicit(bounds: Sequence[float], counts: Sequence[int]) -> tuple[list
         raise HistogramError(f"histogram: {len(numbers)} bucket counts for {len(upper)} bounds")
     if len(numbers) > MAX_BUCKETS:
         raise HistogramError(f"histogram: {len(numbers)} buckets are more than {MAX_BUCKETS}")
-    if not all(map(math.isfinite, upper)) or any(low >= high for low, high in zip(upper, upper[1:], strict=False)):
+    if not all(map(math.isfinite, upper)) or any(low >= high for low, high in pairwise(upper)):
         raise HistogramError("histogram: bounds are not finite and increasing")
     return upper, numbers
 

@@ -27,7 +27,7 @@ _LONG: Final = frozenset(
 
 
 def to_json(message: Message) -> bytes:
-    """The message as OTLP/JSON: lowerCamelCase names, 64-bit integers as strings, ids hexadecimal, defaults left out."""
+    """The message as OTLP/JSON: lowerCamelCase, 64-bit integers as strings, ids hexadecimal, defaults left out."""
     return orjson.dumps(_object(message))
 
 
@@ -36,7 +36,9 @@ def _object(message: Message) -> dict[str, Any]:
 
 
 def _field(field: FieldDescriptor, value: Any) -> Any:  # noqa: ANN401  (protobuf field values are untyped)
-    return [_value(field, item) for item in value] if field.is_repeated else _value(field, value)
+    if isinstance(value, Message | str | bytes | int | float):
+        return _value(field, value)
+    return [_value(field, item) for item in value]
 
 
 def _value(field: FieldDescriptor, value: Any) -> Any:  # noqa: ANN401  (protobuf field values are untyped)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -48,7 +47,9 @@ def items(source: Json, name: str, handle: Callable[[Json], None]) -> None:
     """Call ``handle`` for each object of a list field; errors gain the place, e.g. ``spans[3].``."""
     for place, item in enumerate(array(source, name)):
         try:
-            handle(item if type(item) is dict else _refuse("", "an object", item))
+            if type(item) is not dict:
+                raise _refused("", "an object", item)
+            handle(item)
         except OtlpError as error:
             raise placed(error, f"{name}[{place}]") from None
 
@@ -68,7 +69,9 @@ def array(source: Json, name: str) -> list[Any]:
     value = get(source, name)
     if value is None:
         return []
-    return value if type(value) is list else _refuse(name, "a list", value)
+    if type(value) is list:
+        return value
+    raise _refused(name, "a list", value)
 
 
 def child(source: Json, name: str) -> Json:
@@ -76,7 +79,9 @@ def child(source: Json, name: str) -> Json:
     value = get(source, name)
     if value is None:
         return {}
-    return value if type(value) is dict else _refuse(name, "an object", value)
+    if type(value) is dict:
+        return value
+    raise _refused(name, "an object", value)
 
 
 def text(source: Json, name: str) -> str:
@@ -84,13 +89,17 @@ def text(source: Json, name: str) -> str:
     value = get(source, name)
     if value is None:
         return ""
-    return value if type(value) is str else _refuse(name, "a string", value)
+    if type(value) is str:
+        return value
+    raise _refused(name, "a string", value)
 
 
 def unsigned(source: Json, name: str) -> int:
     """An unsigned 64-bit field as number or decimal string, 0 when absent."""
     value = integer(source, name)
-    return value if 0 <= value <= _U64_MAX else _refuse(name, "an unsigned 64-bit integer", value)
+    if 0 <= value <= _U64_MAX:
+        return value
+    raise _refused(name, "an unsigned 64-bit integer", value)
 
 
 def integer(source: Json, name: str) -> int:
@@ -105,15 +114,17 @@ def integer(source: Json, name: str) -> int:
 
 def to_integer(value: object, name: str) -> int:
     """A 64-bit integer from what JSON may write for one: number, decimal string, or an integral float."""
+    number = -(2**64)
     if type(value) is int:
         number = value
-    elif type(value) is str and len(value) <= 20 and value.isascii() and value.removeprefix("-").isdigit():
-        number = int(value)
+    elif type(value) is str:
+        if len(value) <= 20 and value.isascii() and value.removeprefix("-").isdigit():
+            number = int(value)
     elif type(value) is float and value.is_integer():
         number = int(value)
-    else:
-        return _refuse(name, "a 64-bit integer", value)
-    return number if -(2**63) <= number <= _U64_MAX else _refuse(name, "a 64-bit integer", value)
+    if -(2**63) <= number <= _U64_MAX:
+        return number
+    raise _refused(name, "a 64-bit integer", value)
 
 
 def real(source: Json, name: str) -> float:
@@ -131,7 +142,7 @@ def to_real(value: object, name: str) -> float:
             return float(value)
         except ValueError:
             pass
-    return _refuse(name, "a number", value)
+    raise _refused(name, "a number", value)
 
 
 def boolean(source: Json, name: str) -> bool:
@@ -139,7 +150,9 @@ def boolean(source: Json, name: str) -> bool:
     value = get(source, name)
     if value is None:
         return False
-    return value if type(value) is bool else _refuse(name, "true or false", value)
+    if type(value) is bool:
+        return value
+    raise _refused(name, "true or false", value)
 
 
 def enumeration(source: Json, name: str, names: Mapping[str, int]) -> int:
@@ -168,7 +181,7 @@ def any_value(value: object, depth: int = 0) -> object:
     if value is None:
         return None
     if type(value) is not dict:
-        return _refuse("value", "an object", value)
+        raise _refused("value", "an object", value)
     for field, content in value.items():
         reader = _READERS.get(field)
         if reader is not None and content is not None:
@@ -184,11 +197,11 @@ def attributes(source: Json, only: frozenset[str] | None = None, name: str = "at
     found: dict[str, object] = {}
     for place, pair in enumerate(array(source, name)):
         if type(pair) is not dict:
-            return _refuse(f"{name}[{place}]", "an object", pair)
+            raise _refused(f"{name}[{place}]", "an object", pair)
         key = pair.get("key")
         if type(key) is not str:
             if key is not None:
-                return _refuse(f"{name}[{place}].key", "a string", key)
+                raise _refused(f"{name}[{place}].key", "a string", key)
             key = ""
         if only is None or key in only:
             try:
@@ -199,16 +212,22 @@ def attributes(source: Json, only: frozenset[str] | None = None, name: str = "at
 
 
 def _string(content: object, _depth: int) -> str:
-    return content if type(content) is str else _refuse("", "a string", content)
+    if type(content) is str:
+        return content
+    raise _refused("", "a string", content)
 
 
 def _bool(content: object, _depth: int) -> bool:
-    return content if type(content) is bool else _refuse("", "true or false", content)
+    if type(content) is bool:
+        return content
+    raise _refused("", "true or false", content)
 
 
 def _int(content: object, _depth: int) -> int:
     number = to_integer(content, "")
-    return number if number < 2**63 else _refuse("", "a signed 64-bit integer", content)
+    if number < 2**63:
+        return number
+    raise _refused("", "a signed 64-bit integer", content)
 
 
 def _double(content: object, _depth: int) -> float:
@@ -219,25 +238,25 @@ def _bytes(content: object, _depth: int) -> str:
     try:
         raw = base64.b64decode(content if type(content) is str else "!", validate=True)
     except (binascii.Error, ValueError):
-        return _refuse("", "base64 text", content)
+        raise _refused("", "base64 text", content) from None
     return base64.b64encode(raw).decode("ascii")
 
 
 def _array(content: object, depth: int) -> object:
     if type(content) is not dict:
-        return _refuse("", "an object", content)
+        raise _refused("", "an object", content)
     return ELLIPSIS if depth >= MAX_DEPTH else [any_value(item, depth + 1) for item in array(content, "values")]
 
 
 def _kvlist(content: object, depth: int) -> object:
     if type(content) is not dict:
-        return _refuse("", "an object", content)
+        raise _refused("", "an object", content)
     if depth >= MAX_DEPTH:
         return ELLIPSIS
     found: dict[str, object] = {}
     for pair in array(content, "values"):
         if type(pair) is not dict:
-            return _refuse("values", "a list of objects", pair)
+            raise _refused("values", "a list of objects", pair)
         found[text(pair, "key")] = any_value(pair.get("value"), depth + 1)
     return found
 
@@ -257,11 +276,6 @@ _READERS: Final[dict[str, Callable[[object, int], object]]] = {
 }
 
 
-def _refuse(name: str, expected: str, value: object) -> Any:  # noqa: ANN401  (never returns; Any fits every caller)
+def _refused(name: str, expected: str, value: object) -> OtlpError:
     shown = repr(value)
-    shown = shown if len(shown) <= 40 else shown[:40] + ELLIPSIS
-    raise OtlpError(f"{name}: expected {expected}, found {shown if not _is_nan(value) else 'NaN'}")
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    return OtlpError(f"{name}: expected {expected}, found {shown if len(shown) <= 40 else shown[:40] + ELLIPSIS}")

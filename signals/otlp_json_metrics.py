@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypedDict
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
@@ -114,9 +114,9 @@ def _number(columns: MetricColumns, name: str, point: Json, shape: Shape) -> Non
     elif shape is None:
         columns.skipped["no_temporality"] += 1
     elif get(point, "asDouble") is not None:
-        _add(columns, name, point, shape, real(point, "asDouble"))
+        columns.add(metric=name, shape=shape, value=real(point, "asDouble"), **_common(point))
     elif get(point, "asInt") is not None:
-        _add(columns, name, point, shape, float(integer(point, "asInt")))
+        columns.add(metric=name, shape=shape, value=float(integer(point, "asInt")), **_common(point))
     else:
         columns.skipped["no_value"] += 1
 
@@ -128,13 +128,37 @@ def _distribution(columns: MetricColumns, name: str, point: Json, shape: Shape, 
     if shape is None:
         columns.skipped["no_temporality"] += 1
         return
-    count = unsigned(point, "count")
     try:
         bounds, buckets = buckets_of(point)
     except HistogramError:
         columns.skipped["bad_histogram"] += 1
         return
-    _add(columns, name, point, shape, real(point, "sum"), count, bounds, buckets)
+    columns.add(
+        metric=name,
+        shape=shape,
+        value=real(point, "sum"),
+        count=unsigned(point, "count"),
+        bounds=bounds,
+        buckets=buckets,
+        **_common(point),
+    )
+
+
+class _Common(TypedDict):
+    """What every point has."""
+
+    attributes: str
+    time: int
+    start: int
+
+
+def _common(point: Json) -> _Common:
+    pairs = attributes(point)
+    return {
+        "attributes": canonical_json(pairs) if pairs else "",
+        "time": unsigned(point, "timeUnixNano"),
+        "start": unsigned(point, "startTimeUnixNano"),
+    }
 
 
 def _explicit(point: Json) -> tuple[list[float], list[int]]:
@@ -162,27 +186,3 @@ def _counts(source: Json) -> list[int]:
 
 def _temporality(data: Json) -> int:
     return enumeration(data, "aggregationTemporality", _TEMPORALITIES)
-
-
-def _add(
-    columns: MetricColumns,
-    name: str,
-    point: Json,
-    shape: MetricShape,
-    value: float,
-    count: int = 0,
-    bounds: list[float] | None = None,
-    buckets: list[int] | None = None,
-) -> None:
-    pairs = attributes(point)
-    columns.add(
-        name,
-        canonical_json(pairs) if pairs else "",
-        shape,
-        value,
-        unsigned(point, "timeUnixNano"),
-        unsigned(point, "startTimeUnixNano"),
-        count,
-        bounds,
-        buckets,
-    )

@@ -119,7 +119,14 @@ def _add_numbers(
                 columns.skipped["no_value"] += 1
                 continue
             value = point.as_double if kind == "as_double" else float(point.as_int)
-            columns.add(name, _attributes(point), shape, value, point.time_unix_nano, point.start_time_unix_nano)
+            columns.add(
+                metric=name,
+                attributes=_attributes(point),
+                shape=shape,
+                value=value,
+                time=point.time_unix_nano,
+                start=point.start_time_unix_nano,
+            )
 
 
 def _add_histogram(
@@ -140,15 +147,15 @@ def _add_histogram(
         columns.skipped["bad_histogram"] += 1
         return
     columns.add(
-        name,
-        _attributes(point),
-        shape,
-        point.sum,
-        point.time_unix_nano,
-        point.start_time_unix_nano,
-        point.count,
-        bounds,
-        buckets,
+        metric=name,
+        attributes=_attributes(point),
+        shape=shape,
+        value=point.sum,
+        time=point.time_unix_nano,
+        start=point.start_time_unix_nano,
+        count=point.count,
+        bounds=bounds,
+        buckets=buckets,
     )
 
 
@@ -193,10 +200,17 @@ def add_summary(
     """One row per quantile, told apart by the attribute ``quantile``, and the cumulative count where there is one."""
     if count:
         text = canonical_json(attributes) if attributes else ""
-        columns.add(name + COUNT_SUFFIX, text, MetricShape.SUM_CUMULATIVE, float(count), time, start)
+        columns.add(
+            metric=name + COUNT_SUFFIX,
+            attributes=text,
+            shape=MetricShape.SUM_CUMULATIVE,
+            value=float(count),
+            time=time,
+            start=start,
+        )
     for quantile, value in quantiles:
         text = canonical_json({**attributes, QUANTILE: f"{quantile:g}"})
-        columns.add(name, text, MetricShape.SUMMARY, value, time, start)
+        columns.add(metric=name, attributes=text, shape=MetricShape.SUMMARY, value=value, time=time, start=start)
 
 
 def _attributes(point: NumberDataPoint | HistogramDataPoint | ExponentialHistogramDataPoint) -> str:

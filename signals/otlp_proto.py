@@ -1,7 +1,7 @@
 """OTLP protobuf messages of spans and logs to column lists, message by message.
 
-This is the complete reader: every field, attributes kept if asked. ``signals.otlp_spans`` is the fast one for spans whose
-attributes nobody keeps; it falls back on this one and must agree with it. Metrics: ``signals.otlp_metrics``.
+This is the complete reader: every field, attributes kept if asked. ``signals.otlp_spans`` is the fast one for spans
+whose attributes nobody keeps; it falls back on this one and must agree with it. Metrics: ``signals.otlp_metrics``.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def add_spans(columns: SpanColumns, spans: Sequence[Span], *, keep_attributes: b
     columns.starts += [span.start_time_unix_nano for span in spans]
     columns.ends += [span.end_time_unix_nano for span in spans]
     columns.peers += [
-        peer_name(plain_attributes(span.attributes, PEER_KEY_SET)) if span.kind in CALLING_KINDS else ""
+        peer_name(plain_attributes(span.attributes, PEER_KEY_SET)) if int(span.kind) in CALLING_KINDS else ""
         for span in spans
     ]
     if keep_attributes:

@@ -31,7 +31,7 @@ MAX_DEPTH: Final = 8
 MAX_TEXT: Final = 65_536
 ELLIPSIS: Final = "…"
 #: Kinds of spans that call something and may therefore name a peer.
-CALLING_KINDS: Final = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER, SpanKind.CONSUMER})
+CALLING_KINDS: Final = frozenset({int(SpanKind.CLIENT), int(SpanKind.PRODUCER), int(SpanKind.CONSUMER)})
 
 _IDENTITY_KEYS: Final = frozenset((*ENVIRONMENT_KEYS, *NAMESPACE_KEYS, *SERVICE_KEYS, *INSTANCE_KEYS, *VERSION_KEYS))
 
@@ -79,13 +79,11 @@ def plain(value: AnyValue, depth: int = 0) -> object:
     kind = value.WhichOneof("value")
     if kind is None:
         return None
+    if kind in {"array_value", "kvlist_value"} and depth >= MAX_DEPTH:
+        return ELLIPSIS
     if kind == "array_value":
-        if depth >= MAX_DEPTH:
-            return ELLIPSIS
         return [plain(item, depth + 1) for item in value.array_value.values]
     if kind == "kvlist_value":
-        if depth >= MAX_DEPTH:
-            return ELLIPSIS
         return {pair.key: plain(pair.value, depth + 1) for pair in value.kvlist_value.values}
     if kind == "bytes_value":
         return base64.b64encode(value.bytes_value).decode("ascii")
