@@ -10,15 +10,16 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from fast_sugiyama import from_edges
 
 from incidents.model import GraphEdge
 
-NODE_WIDTH: Final = 158.0  # pixels at natural size
+NODE_WIDTH: Final = 156.0  # pixels at natural size
 NODE_HEIGHT: Final = 30.0
-LAYER_GAP: Final = 58.0
+LAYER_GAP: Final = 48.0
 ROW_HEIGHT: Final = 42.0
 MARGIN: Final = 14.0
 MAX_NODES: Final = 48
@@ -91,7 +92,8 @@ def draw_graph(
     """Place at most ``max_nodes`` services and the edges between them.
 
     ``path`` leads from an entry point to ``cause``. A larger graph loses the services that matter least: path and cause
-    stay, then affected services, then those fewest calls away, and of these those with most traffic. Parallel edges are summed. Deterministic.
+    stay, then affected services, then those fewest calls away, and of these those with most traffic. Parallel edges are
+    summed. Deterministic.
     """
     calls = _merge(edges, path)
     wanted = {name for name in (*path, cause) if name} if calls else set()
@@ -129,7 +131,7 @@ def draw_graph(
 
 def _merge(edges: Sequence[GraphEdge], path: Sequence[str]) -> dict[tuple[str, str], GraphEdge]:
     """Edges by caller and callee; those along ``path`` count as on it, and calls to oneself are not drawn."""
-    along = set(zip(path, path[1:], strict=False))
+    along = set(pairwise(path))
     calls: dict[tuple[str, str], GraphEdge] = {}
     for edge in edges:
         pair = (edge.caller, edge.callee)
@@ -196,7 +198,7 @@ def _place(
         vertex_spacing=1.0,
         dummy_vertices=True,
         dummy_size=_PASSAGE,
-        ranking_type="minimize",
+        ranking_type="up",
         crossing_minimization="barycenter",
         check_layout=False,
     )

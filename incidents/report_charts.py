@@ -1,4 +1,4 @@
-"""Geometry of the report's charts: one small chart per signal that spoke, and the strip of incidents over the whole run.
+"""Geometry of the report's charts: one small chart per signal that spoke, and the strip of incidents over a run.
 
 Only numbers and texts come from here; the templates draw them. Lines are in a box of 1000 by 100 that the page may
 stretch, positions on the time axis are percents, and words never are inside a scaled drawing.
@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from incidents.model import Evidence, Timeline, epoch_ns
@@ -19,7 +20,14 @@ from incidents.wording import SECOND_NS, clock, interval, moment, number, plain,
 WIDTH: Final = 1000.0
 HEIGHT: Final = 100.0
 MAX_POINTS: Final = 400
+_MIN_HISTORY: Final = 10
 _TICKS: Final = (10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)  # seconds
+
+
+class Geometry(str):
+    """Text made here of numbers and already harmless labels: as long as it must be, and never cut for reading."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,7 @@ class Chart:
 
     name: str
     service: str
-    line: str  # SVG path data; gaps where points are missing
+    line: Geometry  # SVG path data; gaps where points are missing
     top: str  # what the upper and lower edge stand for
     bottom: str
     start: str
@@ -40,7 +48,7 @@ class Chart:
     onset: float | None
     detected: float | None
     is_cause: bool
-    data: str  # JSON for the page's script: [[x, y, time, value], …]
+    data: Geometry  # JSON for the page's script: [[x, y, time, value], …]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ def _chart(timeline: Timeline, view: IncidentView, *, is_cause: bool) -> Chart |
     points = sorted((epoch_ns(one.at), one.value) for one in timeline.points if math.isfinite(one.value))
     if len(points) < 2 or points[0][0] == points[-1][0]:
         return None
-    expected = _expected(timeline, view.data.evidence)
+    expected = _expected(timeline, view.data.evidence) or _usual([value for at, value in points if at < view.onset_ns])
     low, high = _range([value for _, value in points], expected)
     start, end = points[0][0], points[-1][0]
     points = _thin(points, expected)
@@ -95,11 +103,14 @@ def _chart(timeline: Timeline, view: IncidentView, *, is_cause: bool) -> Chart |
         upper, lower = (_height(min(max(value, low), high), low, high) for value in reversed(expected))
         band = (upper, max(1.0, lower - upper))
     detected = _share(view.detected_ns, start, end)
-    labels = [[round(x, 2), round(y, 1), clock(at), quantity(value, timeline.unit)] for (x, y), (at, value) in zip(places, points, strict=True)]
+    labels = [
+        [round(x, 2), round(y, 1), clock(at), plain(quantity(value, timeline.unit))]
+        for (x, y), (at, value) in zip(places, points, strict=True)
+    ]
     return Chart(
         name=timeline.name,
         service=service_name(timeline.entity),
-        line=_line(places, [at for at, _ in points]),
+        line=Geometry(_line(places, [at for at, _ in points])),
         top=quantity(high, timeline.unit),
         bottom=quantity(low, timeline.unit),
         start=clock(start),
@@ -111,7 +122,7 @@ def _chart(timeline: Timeline, view: IncidentView, *, is_cause: bool) -> Chart |
         onset=onset if 0 <= onset <= 100 else None,
         detected=detected if 0 <= detected <= 100 else None,
         is_cause=is_cause,
-        data=json.dumps([[x, y, at, plain(value)] for x, y, at, value in labels], ensure_ascii=True),
+        data=Geometry(json.dumps(labels)),
     )
 
 
@@ -122,6 +133,14 @@ def _expected(timeline: Timeline, evidence: Iterable[Evidence]) -> tuple[float, 
         if one.name == timeline.name and same and all(math.isfinite(bound) for bound in one.expected):
             return min(one.expected), max(one.expected)
     return None
+
+
+def _usual(before: Sequence[float]) -> tuple[float, float] | None:
+    """Where nine in ten values before onset lie; None where there are too few to say."""
+    if len(before) < _MIN_HISTORY:
+        return None
+    ranked = sorted(before)
+    return ranked[len(ranked) // 20], ranked[-1 - len(ranked) // 20]
 
 
 def _range(values: Sequence[float], expected: tuple[float, float] | None) -> tuple[float, float]:
@@ -166,7 +185,7 @@ def _height(value: float, low: float, high: float) -> float:
 
 def _line(places: Sequence[tuple[float, float]], times: Sequence[int]) -> str:
     """Path data, broken where more than three usual steps are missing."""
-    steps = sorted(after - before for before, after in zip(times, times[1:], strict=False))
+    steps = sorted(after - before for before, after in pairwise(times))
     longest = 3 * steps[len(steps) // 2]
     text = ""
     for index, (x, y) in enumerate(places):
@@ -194,7 +213,10 @@ def strip(views: Sequence[IncidentView], summary: RunSummary) -> Strip:
 
 def _ticks(start: int, end: int) -> tuple[Tick, ...]:
     seconds = (end - start) / SECOND_NS
-    step = next((one for one in _TICKS if seconds / one <= 6), _TICKS[-1] * math.ceil(seconds / 6 / _TICKS[-1])) * SECOND_NS
+    step = (
+        next((one for one in _TICKS if seconds / one <= 6), _TICKS[-1] * math.ceil(seconds / 6 / _TICKS[-1]))
+        * SECOND_NS
+    )
     first = -(-start // step) * step
     ticks = []
     for at in range(first, end + 1, step):

@@ -1,7 +1,7 @@
 """``report.html``: a run's incidents as one file that needs no network, for people and for the archive.
 
-Everything inside is drawn here, on the server's side, and escaped; the page's only script shows values under the pointer.
-Its content-security policy allows that script and the one style sheet, by hash, and nothing else.
+Everything inside is drawn here, on the server's side, and escaped; the page's only script shows values under the
+pointer. Its content-security policy allows that script and the one style sheet, by hash, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from markupsafe import Markup
 
 from incidents import wording
 from incidents.layout import GraphDrawing, draw_graph
-from incidents.model import epoch_ns
-from incidents.report_charts import Chart, charts, meter, strip
+from incidents.model import RootCauseEvent, epoch_ns
+from incidents.report_charts import Chart, Geometry, charts, meter, strip
 from incidents.report_view import IncidentView, RunSummary, group_incidents, headline, service_name
 
 __all__ = ["RunSummary", "render_report", "write_report"]
@@ -43,7 +43,7 @@ class Card:
 
 def write_report(
     path: Path,
-    events: Sequence[Any],
+    events: Sequence[RootCauseEvent],
     intents: Sequence[Mapping[str, Any]],
     summary: RunSummary,
     *,
@@ -58,7 +58,7 @@ def write_report(
 
 
 def render_report(
-    events: Sequence[Any], intents: Sequence[Mapping[str, Any]], summary: RunSummary, *, max_cards: int = 100
+    events: Sequence[RootCauseEvent], intents: Sequence[Mapping[str, Any]], summary: RunSummary, *, max_cards: int = 100
 ) -> str:
     """The report as HTML text; the same for the same input.
 
@@ -67,20 +67,24 @@ def render_report(
     """
     views = group_incidents(events, intents)
     style, script = _asset("report.css"), _asset("report.js")
-    return _environment().get_template("report.html.j2").render(
-        headline=headline(views),
-        summary=summary,
-        strip=strip(views, summary),
-        cards=[_card(number, view) for number, view in enumerate(views[:max_cards], 1)],
-        left_out=max(0, len(views) - max_cards),
-        numbers={view.id: number for number, view in enumerate(views[:max_cards], 1)},
-        style=Markup(style),  # noqa: S704 - our own file, no input in it
-        script=Markup(script),  # noqa: S704 - our own file, no input in it
-        style_hash=_csp_hash(style),
-        script_hash=_csp_hash(script),
-        short_reasons=_SHORT_REASONS,
-        max_evidence=_MAX_EVIDENCE,
-        max_revisions=_MAX_REVISIONS,
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            headline=headline(views),
+            summary=summary,
+            strip=strip(views, summary),
+            cards=[_card(number, view) for number, view in enumerate(views[:max_cards], 1)],
+            left_out=max(0, len(views) - max_cards),
+            numbers={view.id: number for number, view in enumerate(views[:max_cards], 1)},
+            style=Markup(style),  # noqa: S704 - our own file, no input in it
+            script=Markup(script),  # noqa: S704 - our own file, no input in it
+            style_hash=_csp_hash(style),
+            script_hash=_csp_hash(script),
+            short_reasons=_SHORT_REASONS,
+            max_evidence=_MAX_EVIDENCE,
+            max_revisions=_MAX_REVISIONS,
+        )
     )
 
 
@@ -108,7 +112,7 @@ def _csp_hash(text: str) -> str:
 
 def _harmless(value: object) -> object:
     """Applied to whatever a template prints: control characters of texts are made visible, markup stays as it is."""
-    return wording.plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return wording.plain(value) if isinstance(value, str) and not isinstance(value, (Markup, Geometry)) else value
 
 
 def _environment() -> jinja2.Environment:

@@ -15,6 +15,7 @@ from incidents.model import FaultKind, Verdict
 
 SECOND_NS: Final = 1_000_000_000
 _MAX_TEXT: Final = 2_000
+_EN_DASH: Final = "\u2013"
 
 #: What a fault kind means, to follow a service's name.
 FAULT_WORDS: Final[dict[str, str]] = {
@@ -141,8 +142,8 @@ def quantity(value: float, unit: str = "1") -> str:
 def interval(low: float, high: float, unit: str = "1") -> str:
     """An expected interval; a shared unit is written once.
 
-    >>> interval(0.08, 0.21, "s"), interval(0.0, 0.004), interval(float("-inf"), 5, "{call}/s")
-    ('80-210 ms', '0-0.4 %', 'at most 5 call/s')
+    >>> interval(0.08, 0.21, "s").replace(_EN_DASH, "-"), interval(-2, 3), interval(float("-inf"), 5, "{call}/s")
+    ('80-210 ms', '-2 to 3', 'at most 5 call/s')
     """
     if math.isinf(low) and math.isinf(high):
         return "anything"
@@ -155,7 +156,7 @@ def interval(low: float, high: float, unit: str = "1") -> str:
     low_text, low_unit = _scaled(low, unit)
     high_text, high_unit = _scaled(high, unit)
     if low == 0 or low_unit == high_unit:
-        joint = "-" if low >= 0 and low_text[-1].isdigit() else " to "
+        joint = _EN_DASH if low >= 0 and low_text[-1].isdigit() else " to "
         return f"{low_text}{joint}{high_text}{high_unit}"
     return f"{low_text}{low_unit} to {high_text}{high_unit}"
 

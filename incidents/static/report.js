@@ -23,9 +23,9 @@ for (const plot of document.querySelectorAll(".plot")) {
   plot.addEventListener("pointercancel", rest);
 }
 
-for (const svg of document.querySelectorAll(".graph svg[data-focus]")) {
-  const frame = svg.parentElement;
-  frame.scrollLeft = Number(svg.dataset.focus) + 110 - frame.clientWidth;
+for (const node of document.querySelectorAll(".graph .node.cause")) {
+  const frame = node.closest(".graph");
+  frame.scrollLeft += node.getBoundingClientRect().right + 24 - frame.getBoundingClientRect().right;
 }
 
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));

@@ -1,230 +1,38 @@
-"""Root-cause events and intents made up for tests and for looking at: three incidents of different kinds, and worse.
+"""Root-cause events and intents made up for tests and for looking at: three incidents of different kinds.
 
 Everything is computed from fixed numbers, so a test may compare texts. Not a model of any real system.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 from incidents.model import (
     Calibration,
-    Candidate,
     ChangeRef,
     DataQuality,
-    DetectorRef,
-    Evidence,
     EvidenceRefs,
     GraphEdge,
     Impact,
-    IncidentHeader,
     KafkaRef,
     Novelty,
-    Provenance,
-    RootCauseData,
     RootCauseEvent,
     SimilarIncident,
     SloImpact,
-    Timeline,
-    TimelinePoint,
-    rfc3339,
 )
 from incidents.report_view import RunSummary
-
-SECOND = 1_000_000_000
-MINUTE = 60 * SECOND
-START = 1_788_256_800 * SECOND  # 2026-09-01T10:00:00Z
-STEP = 10 * SECOND
-ENVIRONMENT = "production"
-
-
-def at(minutes: float) -> str:
-    """Event time, in minutes since the start of the sample run."""
-    return rfc3339(START + round(minutes * MINUTE))
-
-
-def entity(service: str, instance: str = "") -> dict[str, str]:
-    """OpenTelemetry attributes of a service of the sample shop."""
-    named = {"deployment.environment.name": ENVIRONMENT, "service.namespace": "shop", "service.name": service}
-    return named | ({"service.instance.id": instance} if instance else {})
-
-
-def evidence(
-    number: int,
-    service: str,
-    name: str,
-    observed: float,
-    expected: tuple[float, float],
-    statement: str,
-    *,
-    unit: str = "s",
-    signal: Any = "span",
-    direction: Any = "up",
-    score: float = 0.999,
-    window: tuple[float, float] = (11.0, 14.0),
-    refs: EvidenceRefs | None = None,
-    detector: str = "robust_bank",
-    **attributes: str,
-) -> Evidence:
-    """One evidence about a service."""
-    return Evidence(
-        id=f"ev-{number}",
-        signal=signal,
-        name=name,
-        attributes=entity(service) | attributes,
-        window=(at(window[0]), at(window[1])),
-        observed=observed,
-        expected=expected,
-        unit=unit,
-        direction=direction,
-        anomaly_score=score,
-        detector=DetectorRef(name=detector, version="1"),
-        refs=refs or EvidenceRefs(),
-        statement=statement,
-    )
-
-
-def candidate(
-    rank: int, service: str, kind: Any, confidence: float, path: Sequence[str], reasons: Sequence[int], **extra: Any
-) -> Candidate:
-    """One ranked cause; ``reasons`` are numbers of evidence."""
-    calibration = extra.pop("calibration", Calibration(method="isotonic", n=412, ece=0.04))
-    return Candidate(
-        rank=rank,
-        entity=entity(service, extra.pop("instance", "")),
-        fault_kind=kind,
-        score=10.0 * confidence,
-        confidence=confidence,
-        calibration=calibration,
-        path=list(path),
-        evidence=[f"ev-{number}" for number in reasons],
-        counter_evidence=[f"ev-{number}" for number in extra.pop("against", ())],
-        **extra,
-    )
-
-
-def series(
-    name: str,
-    service: str,
-    base: float,
-    peak: float,
-    onset: float,
-    end: float,
-    *,
-    unit: str = "s",
-    span: tuple[float, float] = (4.0, 24.0),
-) -> Timeline:
-    """A signal with a gentle wave around ``base`` that climbs to ``peak`` between ``onset`` and ``end`` (minutes)."""
-    points = []
-    for index in range(round((span[1] - span[0]) * 6)):
-        minute = span[0] + index / 6
-        rise = min(1.0, max(0.0, (minute - onset) / 1.2)) if minute < end else max(0.0, 1.0 - (minute - end) / 1.5)
-        wave = 1 + 0.12 * math.sin(index * 1.7) + 0.06 * math.sin(index * 0.61 + len(name))
-        points.append(TimelinePoint(at=at(minute), value=(base + (peak - base) * rise) * wave))
-    return Timeline(name=name, entity=entity(service), unit=unit, points=points)
-
-
-def event(
-    identity: str,
-    revision: int,
-    decided: float,
-    *,
-    title: str,
-    candidates: Sequence[Candidate],
-    evidences: Sequence[Evidence],
-    impact: Impact,
-    started: float,
-    detected: float,
-    seen: float,
-    state: Any = "open",
-    verdict: Any = "identified",
-    severity: Any = "critical",
-    ended: float | None = None,
-    merged_into: str | None = None,
-    novelty: Novelty | None = None,
-    graph: Sequence[GraphEdge] = (),
-    timelines: Sequence[Timeline] = (),
-    quality: DataQuality | None = None,
-) -> RootCauseEvent:
-    """One revision, decided at ``decided`` minutes."""
-    return RootCauseEvent(
-        source="/mendstream/production",
-        id=f"{identity}/r{revision}",
-        subject=f"incident/{identity}",
-        time=at(decided),
-        partitionkey=identity,
-        correlationid=identity,
-        sequence=f"{revision:010d}",
-        data=RootCauseData(
-            incident=IncidentHeader(
-                id=identity,
-                revision=revision,
-                state=state,
-                fingerprint="b1946ac9",
-                started_at=at(started),
-                detected_at=at(detected),
-                last_seen_at=at(seen),
-                ended_at=None if ended is None else at(ended),
-                merged_into=merged_into,
-            ),
-            title=title,
-            severity=severity,
-            verdict=verdict,
-            candidates=list(candidates),
-            evidence=list(evidences),
-            impact=impact,
-            novelty=novelty or Novelty(label="novel"),
-            data_quality=quality or DataQuality(),
-            graph=list(graph),
-            timelines=list(timelines),
-            provenance=Provenance(
-                mode="replay", pipeline="0.1.0", config_hash="sha256:cc22", input_offsets={"otlp_spans/0": 10233}
-            ),
-        ),
-    )
-
-
-def shop_graph(path: Sequence[str], failing: float = 0.31) -> list[GraphEdge]:
-    """Eighteen services of a shop and who calls whom; calls along ``path`` fail in part."""
-    calls = {
-        ("load-balancer", "frontend"): 9200,
-        ("load-balancer", "mobile-gateway"): 4100,
-        ("frontend", "catalog"): 7800,
-        ("frontend", "cart"): 5200,
-        ("frontend", "recommendation"): 5100,
-        ("frontend", "currency"): 8800,
-        ("frontend", "checkout"): 1900,
-        ("frontend", "ads"): 4700,
-        ("mobile-gateway", "catalog"): 3300,
-        ("mobile-gateway", "checkout"): 700,
-        ("recommendation", "catalog"): 5000,
-        ("catalog", "postgres:catalog"): 9900,
-        ("cart", "redis"): 10100,
-        ("checkout", "cart"): 2500,
-        ("checkout", "currency"): 2600,
-        ("checkout", "payment"): 2450,
-        ("checkout", "shipping"): 2500,
-        ("checkout", "email"): 2100,
-        ("checkout", "kafka:orders"): 2100,
-        ("kafka:orders", "accounting"): 2100,
-        ("kafka:orders", "fraud-detection"): 2100,
-        ("payment", "ledger"): 2300,
-        ("fraud-detection", "ledger"): 900,
-        ("accounting", "postgres:accounts"): 2100,
-    }
-    pairs = set(zip(path, path[1:], strict=False))
-    return [
-        GraphEdge(
-            caller=caller,
-            callee=callee,
-            requests=float(requests),
-            errors=requests * failing if (caller, callee) in pairs else 0.0,
-            on_path=(caller, callee) in pairs,
-        )
-        for (caller, callee), requests in calls.items()
-    ]
+from tests.support.event_builders import (
+    MINUTE,
+    START,
+    at,
+    candidate,
+    entity,
+    event,
+    evidence,
+    intent,
+    series,
+    shop_graph,
+)
 
 
 def deploy_incident() -> list[RootCauseEvent]:
@@ -305,7 +113,7 @@ def deploy_incident() -> list[RootCauseEvent]:
             score=0.98,
         ),
     ]
-    change = ChangeRef(id="dep-1208", type="dev.cdevents.service.upgraded.0.3.0", version="2.4.1", at=at(10.7))
+    change = ChangeRef(id="dep-1208", type="dev.cdevents.service.upgraded.0.3.0", version="2.4.1", at=at(11 - 19 / 60))
     payment = candidate(1, "payment", "change", 0.82, path, (1, 2, 3, 4), against=(5,), change=change)
     common: dict[str, Any] = {
         "title": "Checkout fails for 3 in 10 buyers since payment 2.4.1",
@@ -517,49 +325,6 @@ def sample_events() -> list[RootCauseEvent]:
     return sorted(everything, key=lambda one: (one.time, one.id))
 
 
-def intent(incident: str = "inc-7f3a", revision: int = 3, **changes: Any) -> dict[str, Any]:
-    """A remediation intent for an incident, as the topic carries it; ``changes`` replace parts of ``data``."""
-    data: dict[str, Any] = {
-        "idempotency_key": f"{incident}:rollback-deploy:shop/payment:1",
-        "incident": {"id": incident, "revision": revision},
-        "target": entity("payment") | {"k8s.deployment.name": "payment"},
-        "playbook": {"id": "rollback-deploy", "version": "1.3.0", "digest": "sha256:ee44"},
-        "params": {"to_version": "2.4.0"},
-        "mode": "approve",
-        "decision": {
-            "policy": "prod-default",
-            "policy_digest": "sha256:ff55",
-            "rule": "tier1-rollback",
-            "reasons": ["payment is critical, so a person must agree", "an upgrade came 19 s before onset"],
-            "confidence": 0.82,
-            "margin": 0.71,
-            "trust": {"runs": 19, "successes": 18, "lower_bound": 0.74, "level": "approve"},
-        },
-        "risk": {
-            "tier": "medium",
-            "reversible": True,
-            "undo": "roll-forward",
-            "blast_radius": {"pods": 12, "fraction": 1.0, "dependents": 2},
-        },
-        "preconditions": [{"expr": "incident.state == 'open'"}, {"expr": "!freeze.active"}],
-        "expected_effect": [{"metric": "error_ratio", "op": "lt", "value": 0.01, "within": "10m"}],
-        "verify": {"interval": "60s", "count": 5},
-        "approval": {"required": 1, "roles": ["sre-oncall"], "timeout": "15m", "on_timeout": "escalate"},
-    }
-    return {
-        "specversion": "1.0",
-        "type": "io.mendstream.remediation.intent.v1",
-        "source": "/mendstream/production",
-        "id": f"int-{incident}",
-        "subject": "service/shop/payment",
-        "time": at(16.1),
-        "expirytime": at(26.1),
-        "correlationid": incident,
-        "causationid": f"{incident}/r{revision}",
-        "data": data | changes,
-    }
-
-
 def sample_intents() -> list[dict[str, Any]]:
     """What would be done about the sample incidents."""
     shadow = intent(
@@ -595,113 +360,3 @@ def sample_summary(**changes: Any) -> RunSummary:
         "edges": 24,
     }
     return RunSummary(**(facts | changes))
-
-
-def wide_event(nodes: int = 40) -> RootCauseEvent:
-    """An incident in the middle of a graph of ``nodes`` services with a few cycles, five layers deep."""
-    names = [f"{word}-service-{index:02d}" for index in range(nodes) for word in ["svc" if index % 3 else "platform"]]
-    edges = [GraphEdge(caller=names[(index - 1) // 3], callee=names[index], requests=10.0 * index + 5) for index in range(1, nodes)]
-    edges += [
-        GraphEdge(caller=names[index], callee=names[(index * 7 + 5) % nodes], requests=40.0, errors=12.0 if index % 9 == 0 else 0.0)
-        for index in range(3, nodes, 3)
-        if index != (index * 7 + 5) % nodes
-    ]
-    chain = [nodes - 1]
-    while chain[-1]:
-        chain.append((chain[-1] - 1) // 3)
-    path = [names[index] for index in reversed(chain)]
-    on_path = set(zip(path, path[1:], strict=False))
-    edges = [
-        edge.model_copy(update={"on_path": True, "errors": edge.requests * 0.4})
-        if (edge.caller, edge.callee) in on_path
-        else edge
-        for edge in edges
-    ]
-    return event(
-        "inc-wide",
-        1,
-        20.0,
-        title="One small service makes half the platform wait",
-        candidates=[candidate(1, path[-1], "latency", 0.9, path, (1,))],
-        evidences=[evidence(1, path[-1], "exclusive time", 2.0, (0.1, 0.2), f"{path[-1]} works ten times as long as before")],
-        started=18,
-        detected=19,
-        seen=20,
-        impact=Impact(services=path, entry_points=["GET /"], error_requests=50_000),
-        graph=edges,
-    )
-
-
-#: Text as an attacker, or only an unlucky log line, may put into a name, a body or a statement.
-HOSTILE = (
-    "<script>document.title='PWNED'</script>",
-    "\"><img src=x onerror=\"document.title='PWNED'\">",
-    "</style><svg/onload=document.title='PWNED'>",
-    "{{ 7*7 }}{% raw %}${7*7}<%= 7*7 %>",
-    "]]>--><iframe srcdoc='x'></iframe>",
-    "\x1b[31mred\x1b]0;PWNED\x07\x9b2J\x00\u202egnp.exe\u2028\ud800",
-    "[bold red]markup[/bold red] [link=https://evil.example]x[/link] [/]",
-)
-
-
-def hostile_events() -> list[RootCauseEvent]:
-    """An incident whose every free text is hostile."""
-    text = " ".join(HOSTILE)
-    refs = EvidenceRefs(
-        kafka=[KafkaRef(topic=text, partition=0, offsets=(0, 1))],
-        trace_ids=[text],
-        log_template=text,
-        log_example=text,
-        url="javascript:document.title='PWNED'",
-    )
-    evidences = [evidence(1, text, text, 1.0, (0.0, 0.1), text, unit=text, refs=refs, detector=text, extra=text)]
-    change = ChangeRef(id=text, type=text, version=text, at=at(10))
-    edges = [
-        GraphEdge(caller=name, callee=other, requests=5.0, errors=1.0, on_path=True)
-        for name, other in zip(HOSTILE, HOSTILE[1:], strict=False)
-    ]
-    return [
-        event(
-            HOSTILE[0],
-            1,
-            12.0,
-            title=text,
-            candidates=[candidate(1, HOSTILE[-1], "error", 0.5, HOSTILE, (1,), against=(1,), change=change, instance=text)],
-            evidences=evidences,
-            started=11,
-            detected=12,
-            seen=12,
-            impact=Impact(
-                services=list(HOSTILE), entry_points=list(HOSTILE), slo=[SloImpact(name=text, burn_rate=1.0)]
-            ),
-            novelty=Novelty(label="known", similar=[SimilarIncident(incident=text, similarity=1.0, resolution=text)]),
-            graph=edges,
-            timelines=[
-                Timeline(
-                    name=text,
-                    entity=entity(text),
-                    unit=text,
-                    points=[TimelinePoint(at=at(minute), value=float(minute)) for minute in range(5, 12)],
-                )
-            ],
-            quality=DataQuality(missing_signals=[text]),
-        )
-    ]
-
-
-def hostile_intent() -> dict[str, Any]:
-    """An intent whose every text is hostile, for the hostile incident."""
-    text = " ".join(HOSTILE)
-    return intent(
-        HOSTILE[0],
-        1,
-        target={"service.name": text},
-        playbook={"id": text, "version": text},
-        params={text: text, "list": [text]},
-        mode=text,
-        decision={"rule": text, "reasons": [text], "policy": text, "confidence": text, "trust": text},
-        risk={"tier": text, "undo": text, "blast_radius": {text: text}},
-        preconditions=[{"expr": text}],
-        expected_effect=[{"metric": text, "op": text, "value": text, "within": text}],
-        approval={"roles": [text], "required": text},
-    )
