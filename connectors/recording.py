@@ -1,19 +1,16 @@
 """A recording as a Bytewax source: the same batches, watermarks and dead letters as Kafka gives, in event-time order.
 
-``faults.jsonl`` is never opened here: labels are no input. Writing recordings: ``connectors.recording_writer``.
+``faults.jsonl`` is never opened here: labels are no input. How the files are read: ``connectors.recording_reader``.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -21,7 +18,9 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from connectors.decoding import Format, Message, decode_messages
 from connectors.errors import RecordingError
 from connectors.gate import EventTimeGate
-from connectors.recording_reader import Recording, SignalReader, event_times, open_recording
+from connectors.iterate import iterate
+from connectors.recording_reader import Recording, SignalReader, event_times, load_topology, open_recording
+from connectors.recording_writer import RecordingWriter
 from signals.batch import END_OF_STREAM, NO_WATERMARK, Batch, DeadLetter, DeadLetters, SourceItem
 from signals.schema import Signal, empty
 
@@ -29,7 +28,16 @@ PREFIX: Final = "recording:"
 DEFAULT_BATCH_ROWS: Final = 50_000
 _PAUSE_S: Final = 0.005  # until a partition that ran ahead asks again
 
-__all__ = ["RecordingCursor", "RecordingError", "RecordingSource", "iterate", "load_topology", "open_recording"]
+__all__ = [
+    "Recording",
+    "RecordingCursor",
+    "RecordingError",
+    "RecordingSource",
+    "RecordingWriter",
+    "iterate",
+    "load_topology",
+    "open_recording",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +118,11 @@ class _RecordingPartition(StatefulSourcePartition[SourceItem, RecordingCursor]):
 
     def _take(self) -> pl.DataFrame:
         """Cut the next rows off and move the cursor behind them."""
-        if self._rows is None:
-            self._load()
-        if self._rows is None:
-            self._cursor = RecordingCursor(self._cursor.from_ns, self._cursor.rows, True, END_OF_STREAM)  # noqa: FBT003 - a field
+        rows = self._load() if self._rows is None else self._rows
+        if rows is None:
+            self._cursor = replace(self._cursor, ended=True, watermark_ns=END_OF_STREAM)
             return empty(self._signal)
-        frame, rest = self._rows.head(self._batch_rows), self._rows.slice(self._batch_rows)
+        frame, rest = rows.head(self._batch_rows), rows.slice(self._batch_rows)
         if rest.height:
             self._rows = rest
             next_ns = int(event_times(self._signal, rest)[0])
@@ -124,21 +131,23 @@ class _RecordingPartition(StatefulSourcePartition[SourceItem, RecordingCursor]):
             self._cursor = RecordingCursor(next_ns, same + before, watermark_ns=next_ns)
         else:
             self._rows = None
-            done = self._after_ns == END_OF_STREAM
-            self._cursor = RecordingCursor(self._after_ns, 0, done, self._after_ns)
+            self._cursor = RecordingCursor(
+                self._after_ns, 0, ended=self._after_ns == END_OF_STREAM, watermark_ns=self._after_ns
+            )
         return frame
 
-    def _load(self) -> None:
+    def _load(self) -> pl.DataFrame | None:
+        """The rows of the next chunk that has any, None after the last."""
         for chunk in self._remaining:
             frame = chunk.frame
-            if chunk.from_ns == self._cursor.from_ns and self._cursor.rows:
+            if chunk.from_ns == self._cursor.from_ns:
                 frame = frame.slice(self._cursor.rows)
             for reason, count in chunk.skipped.items():
                 self._skipped[reason] = self._skipped.get(reason, 0) + count
             self._after_ns = chunk.next_ns
             if frame.height:
-                self._rows = frame
-                return
+                return frame
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +185,8 @@ class _Telemetry(_Chunks):
             start = max(chunk.start_ns, cursor.from_ns)
             frame, skipped = self._reader.read(chunk, from_ns=start)
             # Counted with the chunk's first rows; a resume inside the chunk has counted them before.
-            yield _Loaded(frame, start, following, skipped if start == chunk.start_ns and not cursor.rows else {})
+            again = index == first and (start > chunk.start_ns or cursor.rows > 0)
+            yield _Loaded(frame, start, following, {} if again else skipped)
 
 
 class _Changes(_Chunks):
@@ -259,58 +269,3 @@ class RecordingSource(FixedPartitionedSource[SourceItem, RecordingCursor]):
             gate=self._gate,
             stop=self._stop,
         )
-
-
-def iterate(
-    source: FixedPartitionedSource[SourceItem, Any], *, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[SourceItem]:
-    """A source's items without Bytewax: always from the partition that is furthest behind in event time.
-
-    Ends when every partition has ended. Sleeps a little when none of them had anything, which only live sources do.
-    """
-    parts = {name: source.build_part("iterate", name, None) for name in source.list_parts()}
-    behind = dict.fromkeys(parts, NO_WATERMARK)
-    try:
-        while parts:
-            spoke = False
-            for name in sorted(parts, key=lambda name: (behind[name], name)):
-                try:
-                    items = list(parts[name].next_batch())
-                except StopIteration:
-                    parts.pop(name).close()
-                    spoke = True
-                    break
-                yield from items
-                marks = [item.watermark_ns for item in items if isinstance(item, Batch) and not item.idle]
-                behind[name] = max([behind[name], *marks])
-                spoke = spoke or bool(items)
-                if items:
-                    break
-            if not spoke:
-                sleep(0.02)
-    finally:
-        for part in parts.values():
-            part.close()
-
-
-def load_topology(path: Path | str) -> tuple[list[str], list[tuple[str, str]]]:
-    """Nodes and ``(caller, callee)`` edges of a ``topology.json``, or of a recording's; empty when there is none.
-
-    Raises:
-        RecordingError: The file is not of the form ``{"nodes": [...], "edges": [{"caller", "callee"}]}``.
-    """
-    file = Path(path)
-    file = file / "topology.json" if file.is_dir() else file
-    if not file.exists():
-        return [], []
-    try:
-        known = json.loads(file.read_bytes())
-        edges = [(str(edge["caller"]), str(edge["callee"])) for edge in known["edges"]]
-        nodes = [str(node["id"] if isinstance(node, dict) else node) for node in known.get("nodes", [])]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecordingError(
-            f'{file} is no topology; it must read {{"nodes": [...], "edges": [{{"caller": ..., "callee": ...}}]}} ({error!r})'
-        ) from error
-    counted = Counter(nodes)
-    counted.update(name for edge in edges for name in edge)
-    return list(counted), edges

@@ -1,8 +1,8 @@
 """Reads a recording's Parquet files in event-time order, a chunk at a time, whatever their size, number and order.
 
-A span's event time is its end, but files are ordered by start. A first pass over the time columns counts rows per second
-of event time; from that come chunks of some ten thousand rows, each read with predicates that let the row groups of other
-times be skipped. Spans longer than a minute start far from where they end and are looked for apart.
+A span's event time is its end, but files are ordered by start. A first pass over the time columns counts rows per
+second of event time; from that come chunks of some ten thousand rows, each read with predicates that let the row groups
+of other times be skipped. Spans longer than a minute start far from where they end and are looked for apart.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class SignalReader:
         return index if index >= 0 and time_ns < self.chunks[index].end_ns else index + 1
 
     def read(self, chunk: Chunk, *, from_ns: int = 0) -> tuple[pl.DataFrame, dict[str, int]]:
-        """The chunk's rows at or after ``from_ns``, by event time and then by place in the files; and what was skipped."""
+        """The chunk's rows at or after ``from_ns``, by event time, then place in the files; and what was skipped."""
         low, high = max(chunk.start_ns, from_ns), chunk.end_ns
         at = event_time(self._signal)
         wanted = usable(self._signal) & (at >= low) & (at < high)
@@ -155,6 +155,28 @@ class SignalReader:
         if rows:
             chunks.append(Chunk(first * _BUCKET_NS, (last + 1) * _BUCKET_NS, rows, has_long))
         return chunks, dropped
+
+
+def load_topology(path: Path | str) -> tuple[list[str], list[tuple[str, str]]]:
+    """Nodes and ``(caller, callee)`` edges of a ``topology.json``, or of a recording's; empty when there is none.
+
+    Raises:
+        RecordingError: The file is not of the form ``{"nodes": [...], "edges": [{"caller", "callee"}]}``.
+    """
+    file = Path(path)
+    file = file / "topology.json" if file.is_dir() else file
+    if not file.exists():
+        return [], []
+    try:
+        known = json.loads(file.read_bytes())
+        edges = [(str(edge["caller"]), str(edge["callee"])) for edge in known["edges"]]
+        nodes = [str(node["id"] if isinstance(node, dict) else node) for node in known.get("nodes", [])]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordingError(
+            f'{file} is no topology; it must read {{"nodes": [...], "edges": [{{"caller": ..., "callee": ...}}]}} '
+            f"({error!r})"
+        ) from error
+    return list(dict.fromkeys([*nodes, *(name for edge in edges for name in edge)])), edges
 
 
 def _scan(path: Path, signal: Signal) -> tuple[pl.LazyFrame, int]:
