@@ -90,10 +90,8 @@ class _RecordingPartition(StatefulSourcePartition[SourceItem, RecordingCursor]):
             *letters,
         ]
         self._skipped = {}
-        if self._cursor.ended:
-            self._gate.leave(self._name)
-        else:
-            self._gate.advance(self._name, self._cursor.watermark_ns)
+        # At the end this is END_OF_STREAM, which holds nobody back.
+        self._gate.advance(self._name, self._cursor.watermark_ns)
         return items
 
     def next_awake(self) -> dt.datetime | None:
