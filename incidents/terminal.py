@@ -93,7 +93,7 @@ def _times(view: IncidentView) -> Text:
     lasted = duration(view.end_ns - view.onset_ns)
     going = f"{view.state_word}, since {clock(view.onset_ns)} UTC for {lasted}" + (" so far" if view.is_open else "")
     seen = f"seen after {duration(view.detected_ns - view.onset_ns)}"
-    return Text(f"{going}, {seen}; {plain(view.id)}, revision {view.data.incident.revision}", style="dim")
+    return Text(f"{going}, {seen}; {plain(view.id, 80)}, revision {view.data.incident.revision}", style="dim")
 
 
 def _sections(view: IncidentView, room: int) -> list[tuple[str, Iterable[RenderableType]]]:
@@ -117,8 +117,8 @@ def _cause(view: IncidentView) -> Iterable[Text]:
     style = "bold red" if view.data.verdict == Verdict.IDENTIFIED else "bold yellow"
     ambiguous = view.data.verdict == Verdict.AMBIGUOUS
     first = f"{plain(service_name(view.cause.entity))}: " if ambiguous else ""
-    yield Text.assemble((plain(view.cause_name), style), ("  several causes fit" if ambiguous else "", "dim"))
-    yield Text(first + plain(view.cause_words))
+    yield Text.assemble((plain(view.cause_name, 160), style), ("  several causes fit" if ambiguous else "", "dim"))
+    yield Text(first + plain(view.cause_words, _STATEMENT))
     yield Text.assemble((f"{percent(view.cause.confidence)} sure", "bold"), (f", {view.calibration_words}", "dim"))
 
 
