@@ -13,7 +13,6 @@ from simulator.world import SECOND, Instance, World
 
 MEAN_PAUSE_S: Final = 6.0
 CRON_S: Final = 300.0
-_STORE_RUNTIME: Final = "native"
 
 
 class Background:
@@ -49,7 +48,7 @@ class Background:
         if instance.refusing:
             return
         service = instance.pool.service
-        templates, limits = self._lines[service.runtime if service.instrumented else _STORE_RUNTIME]
+        templates, limits = self._lines[service.system or service.runtime]
         point = self._draws.uniform() * limits[-1]
         choice = next(i for i, limit in enumerate(limits) if point < limit)
         self._recorder.log(time, instance, templates[choice])

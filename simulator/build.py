@@ -11,16 +11,16 @@ from simulator.config import SimulationConfig
 from simulator.model import Call, Operation, Service, Topology, mean_ms
 from simulator.shapes import ShapeTable
 from simulator.templates import TemplateTable
-from simulator.world import MS, QUOTA_PERIOD_NS, CallPlan, Edge, Instance, OperationPlan, Pool, World
+from simulator.world import MS, QUOTA_PERIOD_NS, SECOND, CallPlan, Edge, Instance, OperationPlan, Pool, World
 
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 
 _EXCEPTIONS: Final = {
-    "jvm": "java.lang.IllegalStateException: {operation} failed for request {{uuid}}\n\tat shop.{service}.Handler.handle"
-    "(Handler.java:{{n}})\n\tat shop.{service}.Server.dispatch(Server.java:211)",
+    "jvm": "java.lang.IllegalStateException: {operation} failed for request {{uuid}}\n\tat shop.{service}.Handler."
+    "handle(Handler.java:{{n}})\n\tat shop.{service}.Server.dispatch(Server.java:211)",
     "go": "rpc error: code = Internal desc = {operation}: unexpected state {{n}} (request {{uuid}})",
-    "nodejs": "TypeError: Cannot read properties of undefined (reading '{service}') at {operation} (/app/server.js:{{n}})",
-    "python": "Traceback (most recent call last): {operation} raised ValueError: invalid literal {{n}} request={{uuid}}",
+    "nodejs": "TypeError: Cannot read properties of undefined (reading '{service}') at {operation} (server.js:{{n}})",
+    "python": "Traceback (most recent call last): {operation}: ValueError: invalid literal {{n}} request={{uuid}}",
     "native": "ERROR: {operation} could not be completed, request {{id}}",
 }
 
@@ -44,7 +44,9 @@ def build(topology: Topology, config: SimulationConfig) -> World:
             placed = (placed + 1) % len(hosts)
             store = not pool.service.instrumented
             name = f"{pool.service.name}-{index}" if store else instance_name(pool.service.name, rng)
-            pool.instances.append(Instance(pool, index, name, placed, float(skew[placed])))
+            instance = Instance(pool, index, name, placed, float(skew[placed]))
+            instance.started_ns = -float(rng.uniform(0.2, 12.0)) * 86_400 * SECOND
+            pool.instances.append(instance)
         pool.ready = list(pool.instances)
     world = World(topology, pools, {}, ShapeTable(), TemplateTable(), hosts, {})
     _compile(world)

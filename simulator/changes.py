@@ -33,9 +33,7 @@ class ChangeFeed:
         custom = {"service": service, "detail": detail}
         return self._event(at_ns, "dev.cdevents.environment.modified.0.3.0", self._environment, subject, custom)
 
-    def _event(
-        self, at_ns: int, kind: str, about: str, subject: dict[str, Any], custom: dict[str, str]
-    ) -> ChangeEvent:
+    def _event(self, at_ns: int, kind: str, about: str, subject: dict[str, Any], custom: dict[str, str]) -> ChangeEvent:
         identifier = str(uuid.UUID(bytes=self._rng.bytes(16), version=4))
         source = f"/{self._environment}/deployer"
         subject = {"id": subject["id"], "source": source, "type": subject["type"], "content": subject["content"]}
@@ -53,6 +51,6 @@ class ChangeFeed:
             "data": {
                 "context": context,
                 "subject": subject,
-                "customData": custom | {"service.namespace": self._namespace},
+                "customData": custom | ({"service.namespace": self._namespace} if self._namespace else {}),
             },
         }

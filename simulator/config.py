@@ -63,7 +63,9 @@ class FaultSpec(BaseModel):
     latency_ms: float | None = Field(default=None, gt=0, description="Added median latency of a request")
     error_rate: float | None = Field(default=None, gt=0, le=1, description="Share of requests that fail")
     cpu_left: float = Field(default=0.25, gt=0, lt=1, description="cpu_saturation: share of the processor that is left")
-    mode: str = Field(default="", description="dependency_outage: refused, timeout; config_change: skip_call, other_path")
+    mode: str = Field(
+        default="", description="dependency_outage: refused, timeout; config_change: skip_call, other_path"
+    )
     factor: float = Field(default=2.2, gt=1, description="traffic_spike: arrivals relative to before")
     loss: float = Field(default=0.15, ge=0, le=1, description="network_loss: share of calls that never arrive")
     lines_per_s: float = Field(default=80.0, gt=0, description="log_storm: log lines per second and instance")
@@ -108,7 +110,7 @@ class SimulationConfig(BaseModel):
     faults: Literal["none", "demo", "random"] | FaultPlan = Field(default="demo", description="Schedule of faults")
     fault_count: int = Field(default=6, ge=1, le=10_000, description="faults = random: how many at most")
     environment: str = Field(default="shop-sim", min_length=1, description="deployment.environment.name")
-    namespace: str = Field(default="shop", description="service.namespace")
+    namespace: str = Field(default="", description="service.namespace; empty as in most recordings")
     metric_interval_s: float = Field(default=10.0, ge=1, le=300, description="Time between two points of a series")
     metric_form: Literal["values", "otlp"] = Field(
         default="values", description="values: gauges and rates, as recordings hold; otlp: also counters and histograms"

@@ -1,7 +1,7 @@
 """What each kind of fault does to the running system, and the label that says so.
 
-A fault only turns knobs that the engine reads (added latency, failure share, processor left, refusing, lost packets, call
-plans) or makes processes come and go; everything else follows from the model.
+A fault only turns knobs that the engine reads (added latency, failure share, processor left, refusing, lost packets,
+call plans) or makes processes come and go; everything else follows from the model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from simulator.changes import ChangeEvent, ChangeFeed
 from simulator.config import FaultSpec, SimulationConfig
 from simulator.engine import Engine
 from simulator.faults import LABEL_KINDS, Label, aliases
-from simulator.lifecycle import Lifecycle
+from simulator.lifecycle import HANDOVER_NS, STAGGER_NS, Lifecycle
 from simulator.plans import alternative_plan, restore_plan
 from simulator.recorder import Recorder
 from simulator.world import MS, SECOND, Instance, World
@@ -100,8 +100,6 @@ class Effects:
         return (fault.start + fault.duration) * SECOND
 
     def _restart_ns(self, service: str) -> float:
-        from simulator.lifecycle import HANDOVER_NS, STAGGER_NS
-
         return (len(self._world.pools[service].instances) - 1) * STAGGER_NS + HANDOVER_NS
 
     def _absolute(self, time: float) -> int:

@@ -41,7 +41,7 @@ class Engine:
         self._sequence = 0
         self._deadlines: dict[float, deque[Attempt]] = {}
 
-    def at(self, time: float, handler: Handler, argument: Any = None) -> None:
+    def at(self, time: float, handler: Handler, argument: object = None) -> None:
         """Call ``handler(time, argument)`` when the simulation gets there; equal times in order of scheduling."""
         self._sequence = sequence = self._sequence + 1
         heappush(self._heap, (time, sequence, handler, argument))
@@ -73,7 +73,9 @@ class Engine:
         if instance.refusing or instance.blackhole:
             return None
         draw = self.draws.identifier
-        root = Request(operation, instance, None, (draw(), draw()), 0, draw(), parameter)
+        root = Request(
+            operation, instance, None, trace=(draw(), draw()), parent_id=0, span_id=draw(), parameter=parameter
+        )
         self.arrive(time, root)
         return root
 
@@ -128,8 +130,7 @@ class Engine:
         free = (free if free > earliest else earliest) + processor / (instance.quota * factor)
         instance.virtual_ns = free
         end = time + processor
-        if free > end:
-            end = free
+        end = max(end, free)
         self._sequence = sequence = self._sequence + 1
         heappush(self._heap, (end + work - processor + extra, sequence, self._proceed, request))
 
@@ -247,10 +248,10 @@ class Engine:
             call.operation,
             instance,
             attempt,
-            (request.trace_hi, request.trace_lo),
-            attempt.span_id,
-            self.draws.identifier(),
-            request.parameter,
+            trace=(request.trace_hi, request.trace_lo),
+            parent_id=attempt.span_id,
+            span_id=self.draws.identifier(),
+            parameter=request.parameter,
         )
         self._sequence = sequence = self._sequence + 1
         heappush(self._heap, (time + way, sequence, self.arrive, asked))
@@ -353,7 +354,9 @@ class Engine:
         draw = self.draws.identifier
         if not operation.continues_trace:
             trace, producer = (draw(), draw()), 0
-        consumed = Request(operation, instance, None, trace, producer, draw(), parameter)
+        consumed = Request(
+            operation, instance, None, trace=trace, parent_id=producer, span_id=draw(), parameter=parameter
+        )
         consumed.shape = shape
         self.arrive(time, consumed)
 

@@ -1,4 +1,4 @@
-"""Schedules of faults: checked against a topology, drawn at random, or the one of the demonstration; and their labels."""
+"""Schedules of faults, checked against a topology, drawn at random or made for the demonstration; and their labels."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ LABEL_KINDS: Final[dict[Kind, str]] = {"traffic_spike": "load", "harmless_deploy
 LEARN_S: Final = 300.0  # before the first random fault, at least
 QUIET_S: Final = (180.0, 330.0)  # between random faults
 LENGTH_S: Final = (100.0, 210.0)
+_NEED_A_PROGRAM: Final = frozenset({"bad_deploy", "config_change", "harmless_deploy", "memory_leak", "log_storm"})
 _LEAST_RATE: Final = 0.3  # requests per second a random target must have, and per instance for a gray failure
 
 
@@ -81,6 +82,7 @@ def check(plan: FaultPlan, topology: Topology, config: SimulationConfig) -> None
 
 
 def _problem(fault: FaultSpec, topology: Topology, config: SimulationConfig) -> str:
+    """What is wrong, beginning with the key; "" for nothing."""
     for key in ("service", "caller"):
         name = getattr(fault, key)
         if name and name not in topology.names:
@@ -91,20 +93,30 @@ def _problem(fault: FaultSpec, topology: Topology, config: SimulationConfig) -> 
         return f"start: {fault.start:g} s is after the end of the simulation ({config.minutes * 60:g} s)"
     if fault.kind == "network_loss" and (fault.caller, fault.service) not in topology.edges():
         callers = sorted(caller for caller, callee in topology.edges() if callee == fault.service)
-        return f"caller: {fault.caller!r} never calls {fault.service!r}; its callers are: {', '.join(callers) or 'none'}"
-    if not fault.service:
-        return ""
-    service = topology.service(fault.service)
-    if fault.instance is not None and fault.instance >= service.instances:
-        return f"instance: {service.name} has {service.instances} instances, counted from 0"
-    if fault.kind == "gray_failure" and service.instances < 2:
-        return f"service: {service.name} has one instance; a gray failure needs others that are well"
-    if fault.mode == "skip_call" and not _has_calls(service):
-        return f"mode: {service.name} calls nothing, so it cannot stop calling"
-    needs_program = {"bad_deploy", "config_change", "harmless_deploy", "memory_leak"}
-    if fault.kind in needs_program and not service.instrumented:
-        return f"service: {service.name} is a store; kind {fault.kind} needs a program of the system's own"
-    return ""
+        return (
+            f"caller: {fault.caller!r} never calls {fault.service!r}; its callers are: {', '.join(callers) or 'none'}"
+        )
+    return _unfit(fault, topology.service(fault.service)) if fault.service else ""
+
+
+def _unfit(fault: FaultSpec, service: Service) -> str:
+    """Why this kind cannot hit this service; "" where it can."""
+    program = service.instrumented
+    problems = {
+        f"instance: {service.name} has {service.instances} instances, counted from 0": (
+            fault.instance is not None and fault.instance >= service.instances
+        ),
+        f"service: {service.name} has one instance; a gray failure needs others that are well": (
+            fault.kind == "gray_failure" and service.instances < 2
+        ),
+        f"mode: {service.name} calls nothing, so it cannot stop calling": (
+            fault.mode == "skip_call" and not _has_calls(service)
+        ),
+        f"service: {service.name} is a store; kind {fault.kind} needs a program of the system's own": (
+            fault.kind in _NEED_A_PROGRAM and not program
+        ),
+    }
+    return next((text for text, wrong in problems.items() if wrong), "")
 
 
 def _has_calls(service: Service) -> bool:
@@ -134,9 +146,7 @@ def demo_faults(topology: Topology, config: SimulationConfig) -> FaultPlan:
         )
         if topology.service(gray).instances > 1
         else FaultSpec(kind="error", service=gray, start=0.53 * length, duration=0.10 * length, error_rate=0.45),
-        FaultSpec(
-            kind="dependency_outage", service=store, start=0.75 * length, duration=0.08 * length, mode="refused"
-        ),
+        FaultSpec(kind="dependency_outage", service=store, start=0.75 * length, duration=0.08 * length, mode="refused"),
         FaultSpec(kind="harmless_deploy", service=harmless, start=0.93 * length, duration=0.02 * length),
     )
     return FaultPlan(faults=faults)
@@ -166,7 +176,9 @@ def random_faults(topology: Topology, config: SimulationConfig) -> FaultPlan:
             break
         if not kinds:
             kinds = [_ALL_KINDS[i] for i in rng.permutation(len(_ALL_KINDS))]
-        fault = _random_fault(kinds.pop(), round(clock, 1), round(duration, 1), topology, rates, rng)
+        fault = _random_fault(
+            kinds.pop(), start=round(clock, 1), duration=round(duration, 1), topology=topology, rates=rates, rng=rng
+        )
         if fault is not None:
             faults.append(fault)
             clock += duration + float(rng.uniform(*QUIET_S))
@@ -180,7 +192,7 @@ _ALL_KINDS: Final[tuple[Kind, ...]] = (
 
 
 def _random_fault(
-    kind: Kind, start: float, duration: float, topology: Topology, rates: dict[str, float], rng: np.random.Generator
+    kind: Kind, *, start: float, duration: float, topology: Topology, rates: dict[str, float], rng: np.random.Generator
 ) -> FaultSpec | None:
     """One fault of a kind, None where the topology has no target for it."""
     if kind == "traffic_spike":

@@ -19,8 +19,8 @@ _LAYERS: Final = 6
 _NOUNS: Final = (
     "account", "address", "audit", "basket", "billing", "booking", "campaign", "claim", "contract", "coupon", "credit",
     "customer", "delivery", "device", "document", "event", "feed", "forecast", "geo", "image", "invoice", "ledger",
-    "loyalty", "media", "menu", "offer", "partner", "payout", "policy", "profile", "quote", "rating", "refund", "report",
-    "review", "risk", "route", "schedule", "session", "stock", "tariff", "tax", "ticket", "vendor", "voucher", "wallet",
+    "loyalty", "media", "menu", "offer", "partner", "payout", "policy", "profile", "quote", "rating", "refund",
+    "report", "review", "risk", "route", "schedule", "session", "stock", "tariff", "tax", "ticket", "vendor", "voucher", "wallet",
 )  # fmt: skip
 _ROLES: Final = ("api", "core", "manager", "engine", "store", "sync", "index", "gate")
 _STORES: Final = (("postgresql", 5432, "SELECT"), ("redis", 6379, "GET"), ("mongodb", 27017, "find"))
@@ -156,7 +156,9 @@ def _thinned(topology: Topology) -> Topology:
             break
         factor = max(0.5, (CALLS_PER_REQUEST / total) ** 0.5)
         topology = Topology(
-            tuple(service if service.name == topology.entry else _scaled(service, factor) for service in topology.services),
+            tuple(
+                service if service.name == topology.entry else _scaled(service, factor) for service in topology.services
+            ),
             topology.entry,
             topology.journeys,
         )

@@ -1,7 +1,7 @@
 """Metric points of processes, runtimes, stores and hosts, every interval, each process at its own phase.
 
-Values follow what the engine did since the last point; what the model does not know (memory, descriptors) has a model of
-its own with noise. Some series are constant and some are noise, as in real systems.
+Values follow what the engine did since the last point; what the model does not know (memory, descriptors) has a model
+of its own with noise. Some series are constant and some are noise, as in real systems.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from signals.schema import MetricShape
 from simulator.config import SimulationConfig
 from simulator.draws import Draws
 from simulator.engine import Engine
-from simulator.recorder import Recorder
+from simulator.recorder import MetricRow, Recorder
 from simulator.world import SECOND, Instance, World
 
 MB: Final = 1e6
 #: Bucket bounds of durations in seconds, as the semantic conventions advise.
 BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 QUANTILES: Final = (("0.5", 0.5), ("0.95", 0.95), ("0.99", 0.99))
+LEAST_S: Final = 1.0  # a process gives no point sooner after its start
 _YOUNG_MB: Final = {"jvm": 64.0, "go": 24.0, "nodejs": 32.0, "python": 40.0, "native": 8.0}
 _ALLOCATION_MB: Final = {"jvm": 0.35, "go": 0.08, "nodejs": 0.15, "python": 0.12, "native": 0.02}
 _HEAP: Final = {"jvm": "jvm.memory.used", "go": "go.memory.used", "nodejs": "v8js.memory.heap.used"}
@@ -49,10 +50,13 @@ class MetricSampler:
         self._entity = -1
         self._time = 0.0
         self._started = 0.0
+        self._elapsed = 0.0  # seconds since the last point of this process
 
     def begin(self) -> None:
-        """First tick of each process somewhere in the first interval."""
+        """First tick of each process somewhere in the first interval; counting begins now."""
         step = self._interval * SECOND
+        for instance in self._world.instances():
+            _forget(instance)
         for index, instance in enumerate(self._world.instances()):
             self._engine.at((index * 0.618034 % 1.0) * step, self._tick, instance)
         for index, host in enumerate(self._world.hosts):
@@ -61,13 +65,13 @@ class MetricSampler:
     # Points -----------------------------------------------------------------------------------------------------------
 
     def _gauge(self, metric: str, value: float, attributes: str = "") -> None:
-        row = (self._time, self._entity, metric, attributes, 0, value, math.nan, 0, [], [])
+        row: MetricRow = (self._time, self._entity, metric, attributes, 0, value, math.nan, 0, [], [])
         self._recorder.metrics.append(row)
 
     def _counter(self, metric: str, delta: float, total: float, attributes: str = "") -> None:
         """A cumulative sum since the process started; in recordings its rate per second."""
         if not self._otlp:
-            self._gauge(metric, delta / self._interval, attributes)
+            self._gauge(metric, delta / self._elapsed, attributes)
             return
         shape = int(MetricShape.SUM_CUMULATIVE)
         self._recorder.metrics.append(
@@ -78,7 +82,7 @@ class MetricSampler:
         """Server durations in seconds: a cumulative histogram; in recordings quantiles and a rate."""
         seconds = sorted(value / SECOND for value in instance.latencies)
         if not self._otlp:
-            self._gauge(f"{metric}.count", len(seconds) / self._interval)
+            self._gauge(f"{metric}.count", len(seconds) / self._elapsed)
             for label, quantile in QUANTILES if seconds else ():
                 value = seconds[min(len(seconds) - 1, int(quantile * len(seconds)))]
                 self._gauge(metric, value, f'{{"quantile":"{label}"}}')
@@ -100,9 +104,11 @@ class MetricSampler:
 
     def _tick(self, time: float, instance: Instance) -> None:
         self._engine.at(time + self._interval * SECOND, self._tick, instance)
-        if instance.refusing:
+        self._elapsed = (time - instance.sampled_ns) / SECOND
+        if instance.refusing or self._elapsed < LEAST_S:
             return
         self._time, self._entity, self._started = time, instance.entity, instance.started_ns
+        instance.sampled_ns = time
         self._process(time, instance)
         service = instance.pool.service
         if service.instrumented:
@@ -110,12 +116,10 @@ class MetricSampler:
             self._runtime(instance)
         else:
             self._store(instance)
-        instance.cpu_ns = 0.0
-        instance.requests = instance.errors = 0
-        instance.latencies.clear()
+        _forget(instance)
 
     def _process(self, time: float, instance: Instance) -> None:
-        step = self._interval * SECOND
+        step = self._elapsed * SECOND
         service = instance.pool.service
         other = 0.012 * step * instance.quota * (1 + 0.3 * self._normal())  # timers, exporters, probes
         stolen = 0.96 * (1 - instance.quota_factor) * step * instance.quota
@@ -131,8 +135,8 @@ class MetricSampler:
         self._gauge("process.uptime", (time - instance.started_ns) / SECOND)
         descriptors = 34 + len(instance.active) + instance.pool_used + 3 * abs(self._normal())
         self._gauge("process.open_file_descriptor.count", float(round(descriptors)))
-        received = self._noisy(instance.requests * 1400.0 + 900.0 * self._interval, 0.04)
-        sent = self._noisy(instance.requests * 5200.0 + 1300.0 * self._interval, 0.04)
+        received = self._noisy(instance.requests * 1400.0 + 900.0 * self._elapsed, 0.04)
+        sent = self._noisy(instance.requests * 5200.0 + 1300.0 * self._elapsed, 0.04)
         instance.total_rx += received
         instance.total_tx += sent
         self._host_bytes[host] += received + sent
@@ -144,12 +148,12 @@ class MetricSampler:
     def _memory(self, time: float, instance: Instance) -> float:
         """Live set, slowly filling caches, garbage (a sawtooth) and what leaks; bytes."""
         service = instance.pool.service
-        instance.allocated_mb += instance.requests * _ALLOCATION_MB[service.runtime] + 0.05 * self._interval
+        instance.allocated_mb += instance.requests * _ALLOCATION_MB[service.runtime] + 0.05 * self._elapsed
         young = _YOUNG_MB[service.runtime]
         instance.gc_count, rest = int(instance.allocated_mb // young), instance.allocated_mb % young
         instance.total_gc += instance.gc_count
         instance.allocated_mb = rest
-        warm = 0.1 * service.memory_mb * (1 - math.exp(-(time - instance.started_ns + 1200 * SECOND) / (3600 * SECOND)))
+        warm = 0.1 * service.memory_mb * (1 - math.exp(-(time - instance.started_ns) / (3600 * SECOND)))
         used = service.memory_mb + warm + rest + instance.leak_mb
         return min(self._noisy(used, 0.004), service.memory_limit_mb) * MB
 
@@ -158,7 +162,7 @@ class MetricSampler:
         self._durations(f"{protocol if protocol == 'http' else 'rpc'}.server.request.duration", instance)
         self._gauge("server.active_requests", float(len(instance.active)))
         self._gauge("server.queue.depth", float(len(instance.queue)))
-        self._gauge("server.errors", instance.errors / self._interval)
+        self._gauge("server.errors", instance.errors / self._elapsed)
         if instance.pool.service.name in self._uses_stores:
             self._gauge("db.client.connection.count", float(instance.pool_used), '{"state":"used"}')
             self._gauge("db.client.connection.max", 32.0)
@@ -203,7 +207,10 @@ class MetricSampler:
                     topic = operation.operation.name
                     self._gauge("kafka.consumer_group.lag", float(lag), f'{{"group":"{group}","topic":"{topic}"}}')
             return
-        names = {"postgresql": ("postgresql.commits", "postgresql.backends"), "redis": ("redis.commands", "redis.clients.connected")}
+        names = {
+            "postgresql": ("postgresql.commits", "postgresql.backends"),
+            "redis": ("redis.commands", "redis.clients.connected"),
+        }
         counted, connected = names.get(system, (f"{system}.operation.count", f"{system}.connection.count"))
         self._counter(counted, rate, instance.total_seconds)
         self._gauge(connected, 12.0 + busy + round(abs(self._normal())))
@@ -217,11 +224,20 @@ class MetricSampler:
         self._time, self._entity, self._started = time, self._hosts[host], 0.0
         cores = self._cores[host]
         used = self._host_cpu[host] / (self._interval * SECOND) / cores
-        self._host_cpu[host] = 0.0
+        received = self._host_bytes[host]
+        self._host_cpu[host] = self._host_bytes[host] = 0.0
+        if time < self._interval * SECOND:
+            return  # not all of its processes have given a whole interval yet
         utilisation = min(1.0, 0.04 + used + 0.01 * abs(self._normal()))
         self._gauge("system.cpu.utilization", utilisation)
         self._host_load[host] += (utilisation * cores - self._host_load[host]) * min(1.0, self._interval / 60)
         self._gauge("system.cpu.load_average.1m", self._host_load[host])
         self._gauge("system.memory.utilization", self._noisy(0.55, 0.01))
-        self._gauge("system.network.io", self._host_bytes[host] / self._interval)
-        self._host_bytes[host] = 0.0
+        self._gauge("system.network.io", received / self._interval)
+
+
+def _forget(instance: Instance) -> None:
+    """Begin to count anew."""
+    instance.cpu_ns = 0.0
+    instance.requests = instance.errors = 0
+    instance.latencies.clear()

@@ -21,8 +21,8 @@ class PlanChange:
 def alternative_plan(world: World, pool: Pool, mode: str = "") -> PlanChange:
     """Change a service's operations; ``mode`` is skip_call, other_path or "" for the first that applies.
 
-    ``skip_call``: it no longer calls the one target it calls most, and says so in its log. ``other_path``: it leaves out
-    caches, asks its database three times as often, needs four times the own work and writes other log lines.
+    ``skip_call``: it no longer calls the one target it calls most, and says so in its log. ``other_path``: it leaves
+    out caches, asks its database three times as often, needs four times the own work and writes other log lines.
     """
     targets: dict[str, int] = {}
     for operation in pool.operations.values():
@@ -43,7 +43,9 @@ def _skip(world: World, operation: OperationPlan, target: str) -> None:
     steps = [tuple(call for call in step if call.pool.service.name != target) for step in operation.plan]
     plan = tuple(step for step in steps if step)
     if plan != operation.plan:
-        line = world.templates.add(f"{target} is disabled by configuration, answering request {{uuid}} with defaults", 9)
+        line = world.templates.add(
+            f"{target} is disabled by configuration, answering request {{uuid}} with defaults", 9
+        )
         operation.plan = plan
         operation.logs = (*operation.logs, (1.0, line))
 

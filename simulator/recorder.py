@@ -43,7 +43,14 @@ class Recorder:
     """Rows in, frames out; nothing before time 0 is kept (the warm-up)."""
 
     def __init__(
-        self, start_ns: int, environment: str, namespace: str, shapes: ShapeTable, templates: TemplateTable, draws: Draws
+        self,
+        *,
+        start_ns: int,
+        environment: str,
+        namespace: str,
+        shapes: ShapeTable,
+        templates: TemplateTable,
+        draws: Draws,
     ) -> None:
         self.start_ns = start_ns
         self.spans: list[SpanRow] = []

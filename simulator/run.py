@@ -55,7 +55,12 @@ def simulate(
     world = build(topology, config)
     draws = Draws(config.seed)
     recorder = Recorder(
-        config.start_ns, config.environment, config.namespace, world.shapes, world.templates, draws
+        start_ns=config.start_ns,
+        environment=config.environment,
+        namespace=config.namespace,
+        shapes=world.shapes,
+        templates=world.templates,
+        draws=draws,
     )
     world.host_entities = [recorder.entity("host", name) for name in world.hosts]
     engine = Engine(world, recorder, draws)

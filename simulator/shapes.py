@@ -35,7 +35,11 @@ OUTCOMES: Final = len(Outcome)
 FAILURES_FROM: Final = int(Outcome.EXCEPTION)
 _HTTP: Final = (200, 404, 499, 500, 503, 502, 504)
 _GRPC: Final = (0, 5, 1, 13, 8, 14, 4)
-_ERROR_TYPE: Final = {Outcome.REFUSED: "connection_refused", Outcome.TIMEOUT: "timeout", Outcome.RESET: "connection_reset"}
+_ERROR_TYPE: Final = {
+    Outcome.REFUSED: "connection_refused",
+    Outcome.TIMEOUT: "timeout",
+    Outcome.RESET: "connection_reset",
+}
 _PARAMETER: Final = "\u0000"  # stands for the path parameter until columns are built
 
 
@@ -81,7 +85,7 @@ class ShapeTable:
             failed = outcome >= FAILURES_FROM or outcome == Outcome.CANCELLED
             failed |= outcome == Outcome.NOT_FOUND and target.protocol == "http"
             status = SpanStatus.ERROR if failed else SpanStatus.UNSET
-            error = {"error.type": _ERROR_TYPE[outcome]} if outcome in _ERROR_TYPE else {}
+            error: dict[str, str | int] = {"error.type": _ERROR_TYPE[outcome]} if outcome in _ERROR_TYPE else {}
             if target.protocol == "http":
                 method, route = http_route(target, operation)
                 self._add(method, SpanKind.CLIENT, status, _http(target, method, route, outcome, client=True) | error)
@@ -91,7 +95,7 @@ class ShapeTable:
             elif target.protocol == "db":
                 verb, _, table = operation.name.partition(" ")
                 if outcome >= FAILURES_FROM and not error:
-                    error = {"error.type": "query_error"}
+                    error: dict[str, str | int] = {"error.type": "query_error"}
                 self._add(operation.name, SpanKind.CLIENT, status, _database(target, verb, table) | error)
             else:
                 attributes = _messaging(target, operation.name, "send") | error
@@ -134,9 +138,7 @@ def rpc_name(service: Service, operation: Operation) -> str:
     return f"shop.{service.name.title().replace('-', '')}/{operation.name}"
 
 
-def _http(
-    service: Service, method: str, route: str, outcome: Outcome, *, client: bool = False
-) -> dict[str, str | int]:
+def _http(service: Service, method: str, route: str, outcome: Outcome, *, client: bool = False) -> dict[str, str | int]:
     path = route.replace("{id}", _PARAMETER)
     attributes: dict[str, str | int] = {
         "http.request.method": method,

@@ -1,4 +1,4 @@
-"""The fixed system ``shop``: 15 instrumented services, and a database, a cache and a broker seen only by their callers."""
+"""The fixed system ``shop``: 15 instrumented services; a database, a cache and a broker that only callers see."""
 
 from __future__ import annotations
 
@@ -132,7 +132,11 @@ def _browse() -> list[Service]:
     pricing = (Operation("Quote", 2.5, logs=(_log("quote sku={sku} price={amount}", DEBUG, 0.4),)),)
     ads = (
         Operation(
-            "GetAds", 3.5, 0.5, error_rate=0.002, logs=(_log("received ad request (context_words=[{word}])", INFO, 0.8),)
+            "GetAds",
+            3.5,
+            0.5,
+            error_rate=0.002,
+            logs=(_log("received ad request (context_words=[{word}])", INFO, 0.8),),
         ),
     )
     return [
@@ -174,7 +178,9 @@ def _orders() -> list[Service]:
         ),
     )
     inventory = (
-        Operation("Check", 1.8, steps=((_sql("SELECT", "stock"),),), logs=(_log("stock sku={sku} left={n}", DEBUG, 0.5),)),
+        Operation(
+            "Check", 1.8, steps=((_sql("SELECT", "stock"),),), logs=(_log("stock sku={sku} left={n}", DEBUG, 0.5),)
+        ),
         Operation(
             "Reserve",
             3.5,
@@ -256,7 +262,8 @@ def _stores() -> list[Service]:
         for table in tables
     )
     commands = tuple(
-        Operation(name, 0.25, 0.4, error_rate=0.0) for name in ("GET", "SET", "MGET", "HGETALL", "HSET", "DEL", "ZRANGE")
+        Operation(name, 0.25, 0.4, error_rate=0.0)
+        for name in ("GET", "SET", "MGET", "HGETALL", "HSET", "DEL", "ZRANGE")
     )
     consumers = (("notification", "notify customer"), ("shipping", "shipments"), ("recommendation", "train on orders"))
     orders = Operation("orders", 1.5, 0.5, error_rate=0.0, consumers=consumers)

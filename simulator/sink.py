@@ -47,7 +47,7 @@ class Sink(Protocol):
     def write(self, part: Slice) -> None:
         """One slice."""
 
-    def close(self, config: SimulationConfig, topology: Topology, summary: Summary) -> None:
+    def close(self, config: SimulationConfig, topology: Topology, summary: Summary, /) -> None:
         """All has been given; labels are in the summary."""
 
 
@@ -61,7 +61,7 @@ class MemorySink:
         """Keep it."""
         self.parts.append(part)
 
-    def close(self, config: SimulationConfig, topology: Topology, summary: Summary) -> None:
+    def close(self, config: SimulationConfig, topology: Topology, summary: Summary, /) -> None:
         """Nothing is left to do."""
 
     def frame(self, signal: Signal) -> pl.DataFrame:

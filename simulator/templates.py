@@ -70,7 +70,8 @@ class Template:
                 columns.append([f"{value:.1f}" for value in values.tolist()])
                 continue
             text = KINDS[kind]
-            mixed = bits if place == 0 else bits * np.uint64(2 * place + 1) >> np.uint64(5 * place % 23)
+            turn = np.uint64(11 * place % 64)
+            mixed = bits if place == 0 else bits >> turn | bits << np.uint64(64) - turn
             columns.append([text(word) for word in mixed.tolist()])
         return [self._format % row for row in zip(*columns, strict=True)]
 
@@ -91,7 +92,7 @@ class TemplateTable:
         return self._ids[key]
 
 
-#: What services write besides requests: (severity, text, relative frequency).
+#: What programs write besides requests, by runtime or system: (severity, text, relative frequency).
 CHATTER: Final[dict[str, tuple[tuple[int, str, float], ...]]] = {
     "jvm": (
         (9, "HikariPool-1 - Pool stats (total={n}, active=0, idle={n}, waiting=0)", 2),
@@ -119,9 +120,29 @@ CHATTER: Final[dict[str, tuple[tuple[int, str, float], ...]]] = {
         (13, "urllib3: Connection pool is full, discarding connection. Pool size: 10", 0.1),
     ),
     "native": (
-        (9, "checkpoint complete: wrote {n} buffers in {ms} s", 2),
+        (9, "upstream check: {n} of {n} endpoints healthy", 3),
+        (9, "connection from {ip}:{port} closed, {n} requests", 3),
+        (5, "access log rotated, {id} lines", 0.5),
+    ),
+    "postgresql": (
+        (9, "checkpoint complete: wrote {n} buffers ({n}.3%); write={ms} s, sync=0.004 s", 2),
         (9, "connection received: host={ip} port={port}", 3),
-        (5, "background saving terminated with success", 1),
+        (9, 'automatic vacuum of table "shop.public.{word}": index scans: 1, pages: {n} removed', 1),
+        (13, "duration: {ms} ms  statement: SELECT * FROM {word} WHERE id = $1", 0.3),
+    ),
+    "redis": (
+        (9, "{n} changes in 60 seconds. Saving...", 2),
+        (9, "Background saving terminated with success", 2),
+        (5, "DB saved on disk, fork CoW {n} MB", 1),
+    ),
+    "kafka": (
+        (9, "[GroupCoordinator id=0] Stabilized group {word} generation {n} with {n} members", 1),
+        (9, "[UnifiedLog partition=orders-{n}] Rolled new log segment at offset {id} in {ms} ms", 2),
+        (5, "[LocalLog partition=orders-{n}] Deleting segment files LogSegment(baseOffset={id})", 1),
+    ),
+    "mongodb": (
+        (9, "Connection accepted remote={ip}:{port} connectionCount={n}", 3),
+        (9, "WiredTiger message: checkpoint snapshot min: {id}, snapshot max: {id}", 2),
     ),
 }
 STARTED: Final = "Started in {ms} seconds, listening on port {port}"

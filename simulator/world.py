@@ -1,7 +1,7 @@
 """The running system: instances with queues and processors, operations with compiled call plans, edges.
 
-Mutable state of one simulation, built from a ``Topology``; ``simulator.engine`` moves it, ``simulator.effects`` breaks it.
-Times are nanoseconds after the start of the simulation, as floats.
+Mutable state of one simulation: ``simulator.build`` makes it, ``simulator.engine`` moves it, ``simulator.effects`` breaks
+it. Times are nanoseconds after the start of the simulation, as floats.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class Instance:
     __slots__ = (
         "active", "allocated_mb", "blackhole", "covers_queue", "cpu_ns", "entity", "error_log", "error_rate", "errors",
         "extra_mu", "extra_sigma", "gc_count", "host", "index", "latencies", "leak_mb", "name", "pool", "pool_used",
-        "queue", "queue_limit", "quota", "quota_factor", "refusing", "requests", "restarts", "skew_ns", "started_ns",
+        "queue", "queue_limit", "quota", "quota_factor", "refusing", "requests", "restarts", "sampled_ns", "skew_ns",
+        "started_ns",
         "total_counts", "total_cpu_ns", "total_gc", "total_gc_s", "total_rx", "total_seconds", "total_tx", "version_id",
         "virtual_ns", "workers",
     )  # fmt: skip
@@ -130,7 +131,7 @@ class Instance:
         self.queue: deque[Request] = deque()
         self.quota = 1.0  # cores
         self.quota_factor = 1.0  # faults: share of the quota that is left
-        self.virtual_ns = 0.0  # when the processor will have done all it has been given
+        self.virtual_ns = -math.inf  # when the processor will have done all it has been given
         self.extra_mu = 0.0  # faults: log of the added latency, nanoseconds; 0 for none
         self.extra_sigma = 0.35
         self.error_rate = 0.0  # faults
@@ -147,6 +148,7 @@ class Instance:
         self.latencies: list[float] = []
         self.restarts = 0
         self.started_ns = 0.0
+        self.sampled_ns = 0.0  # of its last metric point
         self.total_cpu_ns = 0.0  # totals since the process started: cumulative counters
         self.total_rx = 0.0
         self.total_tx = 0.0
@@ -163,7 +165,7 @@ class Instance:
         self.leak_mb = self.allocated_mb = self.cpu_ns = 0.0
         self.gc_count = self.requests = self.errors = self.pool_used = 0
         self.latencies.clear()
-        self.started_ns = now
+        self.started_ns = self.sampled_ns = now
         self.total_cpu_ns = self.total_rx = self.total_tx = self.total_gc_s = self.total_seconds = 0.0
         self.total_gc = 0
         self.total_counts.clear()
@@ -173,8 +175,8 @@ class Request:
     """An operation being carried out by an instance."""
 
     __slots__ = (
-        "arrived_ns", "attempt", "cause", "dead", "instance", "operation", "outcome", "parameter", "parent_id", "pending",
-        "plan", "shape", "span_id", "started_ns", "step", "trace_hi", "trace_lo", "waits", "work_ns",
+        "arrived_ns", "attempt", "cause", "dead", "instance", "operation", "outcome", "parameter", "parent_id",
+        "pending", "plan", "shape", "span_id", "started_ns", "step", "trace_hi", "trace_lo", "waits", "work_ns",
     )  # fmt: skip
 
     def __init__(
@@ -182,6 +184,7 @@ class Request:
         operation: OperationPlan,
         instance: Instance,
         attempt: Attempt | None,
+        *,
         trace: tuple[int, int],
         parent_id: int,
         span_id: int,
