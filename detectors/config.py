@@ -29,9 +29,21 @@ class CalibrationConfig(Settings):
 class BankConfig(Settings):
     """The vectorised detector that screens every series (``detectors.bank``)."""
 
-    warmup_points: int = Field(default=30, ge=2, description="Points of a series before it is scored")
-    memory_points: int = Field(default=2000, ge=10, description="Points that location and scale remember")
-    hold_points: int = Field(default=20, ge=1, description="Anomalous points in a row before they are learnt as normal")
+    warmup_points: int = Field(default=30, ge=12, description="Points of a series before it is scored")
+    fast_points: int = Field(default=24, ge=2, description="Span of the short mean, points")
+    middle_points: int = Field(default=100, ge=2, description="Span of the medium mean, points")
+    slow_points: int = Field(default=500, ge=2, description="Span of the long mean, points")
+    spread_points: int = Field(default=1000, ge=10, description="Span of the mean and variance that studentise, points")
+    memory_points: int = Field(
+        default=3000, ge=10, description="Points a view's deviation remembers; full surprise then"
+    )
+    pause_raw: float = Field(default=2.0, gt=0, le=5, description="Raw surprise above which learning pauses")
+    hold_points: float = Field(
+        default=10.0,
+        gt=0,
+        description="Longest pause, in points of a minute or more (closer points count in proportion)",
+    )
+    record_half_life_days: float = Field(default=365.0, gt=0, description="Records shrink by half towards the mean")
 
 
 class SeriesConfig(Settings):
