@@ -25,7 +25,7 @@ class Column:
 
     __slots__ = ("_data", "size")
 
-    def __init__(self, *shape: int, dtype: Any = np.float64) -> None:
+    def __init__(self, *shape: int, dtype: type[np.generic] = np.float64) -> None:
         self._data = np.zeros((64, *shape), dtype=dtype)
         self.size = 0
 
@@ -81,7 +81,7 @@ class Dispersion:
         fraction = np.clip((target - below) / np.maximum(inside, 1e-9), 0.0, 1.0)
         quantile = np.exp2(octave - 4 + fraction)
         shrunk = (np.where(count >= 10, quantile / _CHI2_85, 1.0) * count + 3.0) / (count + 3.0)
-        return np.maximum(1.0, shrunk)
+        return np.asarray(np.maximum(1.0, shrunk), dtype=np.float64)
 
 
 def g_statistic(k1: Floats, n1: Floats, k2: Floats, n2: Floats) -> Floats:
@@ -101,4 +101,4 @@ def g_statistic(k1: Floats, n1: Floats, k2: Floats, n2: Floats) -> Floats:
     pooled = (k1 + k2) / (n1 + n2)
     own = log_likelihood(k1, n1, (k1 + 0.5) / (n1 + 1.0)) + log_likelihood(k2, n2, (k2 + 0.5) / (n2 + 1.0))
     both = log_likelihood(k1, n1, pooled) + log_likelihood(k2, n2, pooled)
-    return np.maximum(0.0, 2.0 * (own - both))
+    return np.asarray(np.maximum(0.0, 2.0 * (own - both)), dtype=np.float64)

@@ -51,10 +51,12 @@ EVIDENCE: Final = pl.Schema(
     }
 )
 
-_JUDGED_SHARES: Final = [int(kind) for kind in (Cell.ORIGIN, Cell.CHILD, Cell.LOG, Cell.LINE)]
-_JUDGED_TIMES: Final = [int(kind) for kind in (Cell.EXCLUSIVE, Cell.GAP)]
+#: Errors and durations as such are symptoms: told where nobody inside calls the operation, credited to nobody.
+_SYMPTOMS: Final = [int(kind) for kind in (Cell.ERRORS, Cell.DURATION)]
+_JUDGED_SHARES: Final = [int(kind) for kind in (Cell.ORIGIN, Cell.CHILD, Cell.LOG, Cell.LINE, Cell.ERRORS)]
+_JUDGED_TIMES: Final = [int(kind) for kind in (Cell.EXCLUSIVE, Cell.GAP, Cell.DURATION)]
 #: Fewer errors or faster answers are no fault.
-_UPWARD_ONLY: Final = [int(kind) for kind in (Cell.EXCLUSIVE, Cell.GAP, Cell.ORIGIN)]
+_UPWARD_ONLY: Final = [int(kind) for kind in (Cell.EXCLUSIVE, Cell.GAP, Cell.ORIGIN, Cell.ERRORS, Cell.DURATION)]
 
 
 @dataclass(slots=True)
@@ -104,7 +106,7 @@ class SpanBehaviour:
     def _mark_hot(self, evidence: pl.DataFrame, start_ns: int) -> None:
         for column in (self.learnt, self.hot_at, self.held):
             column.grow(len(self.tables.services))
-        hot = evidence.filter(pl.col("raw") >= self.config.hold_score)
+        hot = evidence.filter((pl.col("raw") >= self.config.hold_score) & ~pl.col("kind").is_in(_SYMPTOMS))
         for key in hot.select("environment", "namespace", "service").unique().iter_rows():
             self.hot_at.view[self.tables.services[key]] = start_ns
 
@@ -142,7 +144,8 @@ class SpanBehaviour:
         names = [tables.behaviour_names[row] for row in rows[keep].tolist()]
         shares = self._frame(operation[keep], tables.kind.view[rows][keep], (k1, n1, k2, n2), keep, raw)
         shares = shares.with_columns(pl.Series("what", [name[2] for name in names], dtype=pl.String))
-        return pl.concat([shares, self._judge_times(buckets)])
+        found = pl.concat([shares, self._judge_times(buckets)])
+        return found.filter(~pl.col("kind").is_in(_SYMPTOMS) | (pl.col("caller") == ""))
 
     def _judge_times(self, buckets: Sequence[Counts]) -> pl.DataFrame:
         tables, config = self.tables, self.config
@@ -214,6 +217,26 @@ class SpanBehaviour:
             },
             schema=EVIDENCE,
         )
+
+    def peer_edges(self, cells: pl.DataFrame) -> list[tuple[str, tuple[str, str, int, int, bool]]]:
+        """Calls to what sends no spans of its own: (environment, (caller, callee, requests, errors, False)).
+
+        Only of operations whose callee has never answered, so that a refused call makes no second node of it.
+        """
+        keys = ["environment", "namespace", "service", "operation", "caller"]
+        peers = cells.filter(pl.col("kind") == int(Cell.PEER)).group_by(keys).agg(pl.col("n").sum())
+        failed = cells.filter(pl.col("kind") == int(Cell.ERRORS)).group_by(keys).agg(pl.col("n").sum().alias("errors"))
+        edges: dict[tuple[str, str, str], list[int]] = {}
+        for *key, n, errors in peers.join(failed, on=keys, how="left").sort(keys).iter_rows():
+            row = self.tables.operations.get((key[0], key[1], key[2], key[3], key[4]))
+            if row is None:
+                continue
+            outgoing, target, remote = self._call(row)
+            if outgoing and target and not remote:
+                counts = edges.setdefault((key[0], key[2], target), [0, 0])
+                counts[0] += n
+                counts[1] += errors or 0
+        return [(environment, (caller, callee, n, bad, False)) for (environment, caller, callee), (n, bad) in edges.items()]
 
     def _call(self, operation: int) -> tuple[bool, str, bool]:
         """Whether an operation is a call to somebody, to whom, and whether they have answered with spans of their own.

@@ -6,10 +6,12 @@ become rollups (``signals.buckets``, ``topology.assembly``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import Final
 
 import polars as pl
+from polars._typing import PolarsDataType
 
 
 class Signal(StrEnum):
@@ -51,16 +53,20 @@ class MetricShape(IntEnum):
     SUMMARY = 5  # one row per quantile, already a value
 
 
-ENTITY_COLUMNS: Final[dict[str, type[pl.DataType]]] = {
+ENTITY_COLUMNS: Final[dict[str, PolarsDataType]] = {
     "environment": pl.String,  # never null; the configured default where the resource names none
     "namespace": pl.String,  # service.namespace, "" when absent
     "service": pl.String,  # service.name, "unknown_service" when absent
     "instance": pl.String,  # service.instance.id, else k8s.pod.name, else host.name, "" when absent
 }
 
-SPANS: Final = pl.Schema(
+
+def _entity_schema(columns: Mapping[str, PolarsDataType]) -> pl.Schema:
+    return pl.Schema({**ENTITY_COLUMNS, **columns})
+
+
+SPANS: Final = _entity_schema(
     {
-        **ENTITY_COLUMNS,
         "version": pl.String,  # service.version, "" when absent
         "name": pl.String,  # operation of bounded cardinality: see signals.names.operation_name
         "kind": pl.Int8,
@@ -75,9 +81,8 @@ SPANS: Final = pl.Schema(
     }
 )
 
-LOGS: Final = pl.Schema(
+LOGS: Final = _entity_schema(
     {
-        **ENTITY_COLUMNS,
         "version": pl.String,
         "time_ns": pl.Int64,  # timeUnixNano, else observedTimeUnixNano
         "severity": pl.Int8,  # OTLP SeverityNumber, 0 when unknown
@@ -88,9 +93,8 @@ LOGS: Final = pl.Schema(
     }
 )
 
-METRICS: Final = pl.Schema(
+METRICS: Final = _entity_schema(
     {
-        **ENTITY_COLUMNS,
         "time_ns": pl.Int64,
         "metric": pl.String,
         "attributes": pl.String,  # canonical JSON (sorted keys) of the point's attributes, "" when none
@@ -104,9 +108,8 @@ METRICS: Final = pl.Schema(
 )
 
 #: Metrics after normalisation (``signals.metrics``): deltas and rates resolved, histograms turned into quantiles.
-SERIES: Final = pl.Schema(
+SERIES: Final = _entity_schema(
     {
-        **ENTITY_COLUMNS,
         "time_ns": pl.Int64,
         "metric": pl.String,
         "attributes": pl.String,
@@ -114,9 +117,8 @@ SERIES: Final = pl.Schema(
     }
 )
 
-CHANGES: Final = pl.Schema(
+CHANGES: Final = _entity_schema(
     {
-        **ENTITY_COLUMNS,
         "time_ns": pl.Int64,
         "id": pl.String,
         "type": pl.String,  # CDEvents type, e.g. dev.cdevents.service.upgraded.0.3.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -37,22 +37,27 @@ class Deviation:
 
     service: str  # whose behaviour deviates (edges: the callee)
     namespace: str
-    instance: str
+    instance: str  # the one that stands out, "" where none does
     operation: str
     caller: str
-    kind: int  # Cell, or -1 for a metric
+    kind: int  # Cell, or METRIC
     what: str  # log template id, child, metric name
-    before: float
-    after: float
-    n_before: float
-    n_after: int
-    expected_s: float | None
-    observed_s: float | None
-    raw: float
-    outgoing: bool = False
-    target: str = ""
-    remote: bool = False
+    raw: float  # strength: capped significance times size of change
+    before: float = 0.0  # share in history
+    after: float = 0.0  # share in the window
+    n: int = 0  # spans, lines or points of the window
+    observed: float = 0.0  # in ``unit``
+    low: float = 0.0  # expected interval
+    high: float = 0.0
+    unit: str = "1"
+    outgoing: bool = False  # the operation is a call to somebody else
+    target: str = ""  # to whom
+    remote: bool = False  # who has answered with spans of its own
     score: float = 0.0  # calibrated, 1 - p
+
+
+#: ``Deviation.kind`` of a metric series.
+METRIC: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,16 @@ class Suspect:
     own: float  # before explaining away
     explained_by: str = ""  # the callee that explains a part of it
     credits: list[Credit] = field(default_factory=list)  # strongest first
+
+    @property
+    def instance(self) -> str:
+        """The instance that most of the weight which names one agrees on, "" where there is none."""
+        weight: dict[str, float] = {}
+        for credit in self.credits[:8]:
+            if credit.deviation.instance and credit.deviation.service == self.service:
+                weight[credit.deviation.instance] = weight.get(credit.deviation.instance, 0.0) + credit.weight
+        best = max(sorted(weight), key=lambda name: weight[name], default="")
+        return best if best and weight[best] > 0.6 * sum(weight.values()) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +119,23 @@ def rank(deviations: Sequence[Deviation], graph: ServiceGraph, config: RankingCo
     return sorted(suspects.values(), key=lambda one: (-one.score, one.service))
 
 
+def rank_from_symptom(
+    deviations: Sequence[Deviation], graph: ServiceGraph, service: str, metric: str, config: RankingConfig | None = None
+) -> list[Suspect]:
+    """Suspects that can explain a symptom somebody noticed: those its service reaches by calls come first.
+
+    ``metric`` is the symptom's; deviations of metrics that share a word with it count double.
+    """
+    reached = graph.downstream(service)
+    words = {word for word in metric.casefold().replace(".", "_").split("_") if word}
+    weighed = []
+    for one in deviations:
+        related = one.kind == METRIC and words & set(one.what.casefold().replace(".", "_").split("_"))
+        weighed.append(replace(one, raw=one.raw * 2.0) if related else one)
+    ranked = rank(weighed, graph, config)
+    return sorted(ranked, key=lambda one: (one.service not in reached, -one.score, one.service))
+
+
 def _strongest_first(credit: Credit) -> tuple[float, str, str, str, str]:
     deviation = credit.deviation
     return -credit.weight, credit.channel, deviation.operation, deviation.caller, deviation.what
@@ -118,10 +150,10 @@ def _total(credits: Sequence[Credit], config: RankingConfig) -> float:
 
 
 def _direct(deviations: Sequence[Deviation]) -> list[Credit]:
-    """Credits of everything but gaps."""
+    """Credits of everything but gaps; errors and durations as such are symptoms and credit nobody."""
     credits = []
     for one in deviations:
-        if one.kind == Cell.GAP:
+        if one.kind in (Cell.GAP, Cell.ERRORS, Cell.DURATION):
             continue
         calls = one.outgoing and one.target
         if one.kind == Cell.CHILD and calls and one.what.partition("|")[0] == one.target and one.after < one.before:
@@ -134,7 +166,7 @@ def _direct(deviations: Sequence[Deviation]) -> list[Credit]:
             credits.append(
                 Credit(one.target if calls else one.service, Channel.CALL if calls else Channel.TIME, one.raw, one)
             )
-        elif one.kind < 0:
+        elif one.kind == METRIC:
             credits.append(Credit(one.service, Channel.METRIC, one.raw, one))
         else:
             credits.append(Credit(one.service, Channel.BEHAVIOUR, one.raw, one))
