@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from signals.otlp import Encoding
@@ -143,6 +145,24 @@ class KafkaConfig(_Model):
         }
         options.update({key: value for key, value in optional.items() if value is not None})
         return options | self.client_options
+
+
+def load_kafka_config(path: Path | None = None, bootstrap_servers: str | None = None) -> KafkaConfig:
+    """The ``kafka`` section of a YAML file, or the defaults; brokers given beside it win.
+
+    Raises:
+        ValueError: The file is no such YAML, or a key of it is wrong; the message names it.
+    """
+    section: dict[str, Any] = {}
+    if path is not None:
+        try:
+            whole = yaml.safe_load(path.read_bytes()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+        section = whole.get("kafka") or {} if isinstance(whole, dict) else {}
+    if bootstrap_servers:
+        section = {**section, "bootstrap_servers": bootstrap_servers}
+    return KafkaConfig.model_validate(section)
 
 
 def _reveal(secret: SecretStr | None) -> str | None:

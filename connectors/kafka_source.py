@@ -82,6 +82,13 @@ class KafkaSource(FixedPartitionedSource[SourceItem, KafkaPosition]):
             self._partitions = _list_partitions(self._config, list(self._formats))
         return list(self._partitions)
 
+    def partitions_by_signal(self) -> dict[Signal, tuple[str, ...]]:
+        """The partition names of each signal that is read."""
+        by_signal: dict[Signal, list[str]] = {}
+        for name in self.partition_names():
+            by_signal.setdefault(self._formats[name.rpartition("/")[0]].signal, []).append(name)
+        return {signal: tuple(names) for signal, names in by_signal.items()}
+
     def list_parts(self) -> list[str]:
         """As ``partition_names``: every worker can reach every partition."""
         return self.partition_names()

@@ -243,6 +243,13 @@ class OtlpFileSource(FixedPartitionedSource[SourceItem, FilePosition]):
         """One name per file, sorted."""
         return sorted(self._files)
 
+    def partitions_by_signal(self) -> dict[Signal, tuple[str, ...]]:
+        """The partition names of each signal that the files hold."""
+        by_signal: dict[Signal, list[str]] = {}
+        for name in self.partition_names():
+            by_signal.setdefault(self._files[name][1].signal, []).append(name)
+        return {signal: tuple(names) for signal, names in by_signal.items()}
+
     def list_parts(self) -> list[str]:
         """As ``partition_names``."""
         return self.partition_names()

@@ -241,6 +241,10 @@ class RecordingSource(FixedPartitionedSource[SourceItem, RecordingCursor]):
         """One name per signal that the folder holds."""
         return [f"{PREFIX}{signal}" for signal in self.recording.signals]
 
+    def partitions_by_signal(self) -> dict[Signal, tuple[str, ...]]:
+        """The partition name of each signal that the folder holds."""
+        return {signal: (f"{PREFIX}{signal}",) for signal in self.recording.signals}
+
     def list_parts(self) -> list[str]:
         """As ``partition_names``."""
         return self.partition_names()

@@ -256,11 +256,11 @@ def _object(text: str, skipped: Counter[str]) -> dict[str, Any]:
 
 
 def _canonical(text: str, skipped: Counter[str]) -> str:
-    """A metric's attributes as the decoder writes them; what is no object stays as it is, as a series of its own."""
+    """A metric's attributes as the decoder writes them; text that is no object still keeps its series apart."""
     before = skipped["bad_attributes"]
     value = _object(text, skipped)
     if skipped["bad_attributes"] > before:
-        return text
+        value = {ATTRIBUTES: text}
     return canonical_json(value) if value else ""
 
 
