@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from incidents.memory import Memory
 from incidents.model import RootCauseEvent, rfc3339
-from remediation.playbook import Playbook, load_playbooks, parse_playbook
+from remediation.checks import World
+from remediation.config import RemediationConfig
+from remediation.decide import Decider
+from remediation.executor import Executor
+from remediation.intents import Intent, Outcome
+from remediation.journal import Journal, Record
+from remediation.people import approve, reject
+from remediation.playbook import Playbook, Step, load_playbooks, parse_playbook
 from remediation.policy import Policy, parse_policy
+from remediation.runners import AnsibleRunner, NotifyRunner, Registry, StepContext, StepResult, WaitRunner
 
 START_NS = 1_790_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -111,11 +120,6 @@ def make_policy() -> Callable[..., Policy]:
     return build
 
 
-RULE_AUTO = "rules: [{name: all, match: 'true', decision: auto}]"
-RULE_APPROVE = "rules: [{name: all, match: 'true', decision: approve, approval: {roles: [sre], count: 1, timeout: 5m}}]"
-RULE_PROPOSE = "rules: [{name: all, match: 'true', decision: propose}]"
-
-
 def playbook_text(
     name: str = "restart-instance",
     *,
@@ -149,3 +153,84 @@ def make_playbook() -> Callable[..., Playbook]:
 def library() -> dict[str, Playbook]:
     """The starter playbooks."""
     return load_playbooks(LIBRARY)
+
+
+class FakeRunner:
+    """Records what it is asked to do; its answer, or what it does instead of answering, is up to the test."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.answer: Callable[[Step, StepContext], StepResult] = lambda step, context: StepResult("ok", changed=True)
+
+    def check(self, step: Step) -> None:
+        return None
+
+    def run(self, step: Step, params: dict[str, Any], context: StepContext) -> StepResult:
+        self.calls.append((step.id, dict(params)))
+        return self.answer(step, context)
+
+
+class Bench:
+    """A decider and an executor over one database, with a clock that stands until it is moved."""
+
+    def __init__(self, url: str, policy: Policy, playbooks: list[Playbook], config: RemediationConfig) -> None:
+        self.now = START_NS
+        self.runner = FakeRunner()
+        self.registry = Registry(self.runner, AnsibleRunner(), NotifyRunner(), WaitRunner())
+        self.policy = policy
+        self.playbooks = {playbook.name: playbook for playbook in playbooks}
+        self.memory = Memory(url)
+        self.journal = Journal(url)
+        self.config = config
+        self.stop = False
+        self.decider = Decider(policy, self.playbooks, source="/mendstream/test")
+        self.executor = self.restart()
+
+    def restart(self) -> Executor:
+        """An executor as after a restart of the program: the same database and name, nothing in memory."""
+        self.executor = Executor(
+            self.journal, self.world, clock=lambda: self.now, settings=self.config, stopping=lambda: self.stop
+        )
+        return self.executor
+
+    def world(self) -> World:
+        return World(self.policy, self.playbooks, self.registry, self.memory, self.config.kill_switch_file)
+
+    def decide(self, **fields: Any) -> list[Intent]:
+        """Process one event and submit what it gives rise to."""
+        event = RootCauseEvent.model_validate(event_document(**fields))
+        self.memory.record(event)
+        intents = self.decider.process(event)
+        self.executor.submit(intents)
+        return intents
+
+    def approve(self, intent_id: str, by: str = "ada", role: str | None = None) -> Record:
+        return approve(self.journal, self.world(), intent_id, by=by, role=role, clock=lambda: self.now)
+
+    def reject(self, intent_id: str, reason: str = "not now") -> Outcome:
+        return reject(self.journal, intent_id, by="ada", reason=reason, source="/test", clock=lambda: self.now)
+
+    def state(self, intent_id: str) -> str:
+        record = self.journal.find(intent_id)
+        assert record is not None
+        return record.state
+
+
+@pytest.fixture
+def bench(tmp_path, make_policy, make_playbook) -> Iterator[Callable[..., Bench]]:
+    """Builds a bench from the lines of a policy's spec."""
+    built: list[Bench] = []
+
+    def build(*lines: str, playbooks: list[Playbook] | None = None, mode: str = "enforce", **config: Any) -> Bench:
+        settings = RemediationConfig(source="/mendstream/test", executor_id="one", **config)
+        url = f"sqlite:///{tmp_path}/test.sqlite3"
+        bench = Bench(url, make_policy(*lines, mode=mode), playbooks or [make_playbook()], settings)
+        built.append(bench)
+        return bench
+
+    yield build
+    for bench in built:
+        bench.memory.close()
+        bench.journal.close()
