@@ -75,6 +75,8 @@ class Effects:
 
     def _start(self, time: float, numbered: tuple[int, FaultSpec]) -> None:
         number, fault = numbered
+        if fault.kind == "gray_failure" and fault.instance is None:
+            fault = fault.model_copy(update={"instance": 0})
         detail = self._carriers[fault.kind](time, fault)
         service = fault.service or self._world.topology.entry
         end = min(self._end(fault), float(self._config.duration_ns))
@@ -164,10 +166,9 @@ class Effects:
         return Modifier(error_rate=rate, error_log=self._error_log(service, "unhandled exception: state is corrupt"))
 
     def _gray(self, _time: float, fault: FaultSpec) -> str:
-        target = fault if fault.instance is not None else fault.model_copy(update={"instance": 0})
         errors = self._errors(fault.service, fault.error_rate or 0.0)
         latency = fault.latency_ms or (0.0 if fault.error_rate else DEFAULT_LATENCY_MS)
-        self._modify(target, replace(errors, latency_ms=latency))
+        self._modify(fault, replace(errors, latency_ms=latency))
         return f"one instance only: +{latency:g} ms, {fault.error_rate or 0:.0%} errors"
 
     def _starve(self, _time: float, fault: FaultSpec) -> str:

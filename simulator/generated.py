@@ -20,7 +20,8 @@ _NOUNS: Final = (
     "account", "address", "audit", "basket", "billing", "booking", "campaign", "claim", "contract", "coupon", "credit",
     "customer", "delivery", "device", "document", "event", "feed", "forecast", "geo", "image", "invoice", "ledger",
     "loyalty", "media", "menu", "offer", "partner", "payout", "policy", "profile", "quote", "rating", "refund",
-    "report", "review", "risk", "route", "schedule", "session", "stock", "tariff", "tax", "ticket", "vendor", "voucher", "wallet",
+    "report", "review", "risk", "route", "schedule", "session", "stock", "tariff", "tax", "ticket", "vendor",
+    "voucher", "wallet",
 )  # fmt: skip
 _ROLES: Final = ("api", "core", "manager", "engine", "store", "sync", "index", "gate")
 _STORES: Final = (("postgresql", 5432, "SELECT"), ("redis", 6379, "GET"), ("mongodb", 27017, "find"))

@@ -85,7 +85,9 @@ class ShapeTable:
             failed = outcome >= FAILURES_FROM or outcome == Outcome.CANCELLED
             failed |= outcome == Outcome.NOT_FOUND and target.protocol == "http"
             status = SpanStatus.ERROR if failed else SpanStatus.UNSET
-            error: dict[str, str | int] = {"error.type": _ERROR_TYPE[outcome]} if outcome in _ERROR_TYPE else {}
+            error: dict[str, str | int] = {}
+            if outcome in _ERROR_TYPE:
+                error = {"error.type": _ERROR_TYPE[outcome]}
             if target.protocol == "http":
                 method, route = http_route(target, operation)
                 self._add(method, SpanKind.CLIENT, status, _http(target, method, route, outcome, client=True) | error)
@@ -95,7 +97,7 @@ class ShapeTable:
             elif target.protocol == "db":
                 verb, _, table = operation.name.partition(" ")
                 if outcome >= FAILURES_FROM and not error:
-                    error: dict[str, str | int] = {"error.type": "query_error"}
+                    error = {"error.type": "query_error"}
                 self._add(operation.name, SpanKind.CLIENT, status, _database(target, verb, table) | error)
             else:
                 attributes = _messaging(target, operation.name, "send") | error

@@ -1,7 +1,7 @@
 """The running system: instances with queues and processors, operations with compiled call plans, edges.
 
-Mutable state of one simulation: ``simulator.build`` makes it, ``simulator.engine`` moves it, ``simulator.effects`` breaks
-it. Times are nanoseconds after the start of the simulation, as floats.
+Mutable state of one simulation: ``simulator.build`` makes it, ``simulator.engine`` moves it, ``simulator.effects``
+breaks it. Times are nanoseconds after the start of the simulation, as floats.
 """
 
 from __future__ import annotations
