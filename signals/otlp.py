@@ -20,6 +20,7 @@ from signals.otlp_json import json_logs, json_spans
 from signals.otlp_json_metrics import json_metrics
 from signals.otlp_metrics import read_metrics
 from signals.otlp_proto import read_logs, read_spans
+from signals.otlp_spans import decode_spans
 from signals.otlp_values import OtlpError
 from signals.schema import Signal
 
@@ -88,6 +89,11 @@ def decode(
 def _spans(
     encoding: Encoding, values: Numbered, bad: list[tuple[int, str]], environment: str, *, keep_attributes: bool
 ) -> tuple[pl.DataFrame, Counter[str]]:
+    if encoding is Encoding.OTLP_PROTO and not keep_attributes:
+        frame, skipped, refused = decode_spans(values, environment)
+        raw = dict(values)
+        bad.extend((index, _explained(error, raw[index], encoding)) for index, error in refused)
+        return frame, skipped
     total = SpanColumns()
     read = read_spans if encoding is Encoding.OTLP_PROTO else json_spans
     for index, value in values:

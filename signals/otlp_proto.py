@@ -33,6 +33,10 @@ from signals.otlp_values import (
 NAME_KEY_SET: Final = frozenset(NAME_KEYS)
 PEER_KEY_SET: Final = frozenset(PEER_KEYS)
 
+#: Why a message that protobuf accepts is refused.
+NO_RESOURCE_SPANS: Final = "protobuf: holds no resource spans, so it is no ExportTraceServiceRequest"
+NO_TIME: Final = "protobuf: no span has a time; another signal's message?"
+
 _SEVERITIES: Final = {
     "trace": 1,
     "verbose": 1,
@@ -78,7 +82,7 @@ def read_spans(value: bytes, default_environment: str, *, keep_attributes: bool)
     """One ``ExportTraceServiceRequest``; raises ``OtlpError``."""
     request = parse(ExportTraceServiceRequest, value)
     if value and not request.resource_spans:
-        raise OtlpError("protobuf: holds no resource spans, so it is no ExportTraceServiceRequest")
+        raise OtlpError(NO_RESOURCE_SPANS)
     columns = SpanColumns()
     for resource_spans in request.resource_spans:
         spans = [span for scope in resource_spans.scope_spans for span in scope.spans]
@@ -116,7 +120,7 @@ def span_name(span: Span) -> str:
 def check_spans(columns: SpanColumns) -> None:
     """Refuse what parses as spans but cannot be: protobuf carries no type, so logs or metrics may look like spans."""
     if columns.trace_ids and not any(columns.ends) and not any(columns.starts):
-        raise OtlpError("protobuf: no span has a time; another signal's message?")
+        raise OtlpError(NO_TIME)
 
 
 def read_logs(value: bytes, default_environment: str, *, keep_attributes: bool) -> LogColumns:
