@@ -41,7 +41,7 @@ def test_onset_detection_and_window_are_where_they_were() -> None:
     chart = chart_of([(minute, 0.1) for minute in range(6, 17)])  # 10:06 to 10:16; onset 10:11, detected 10:12:06
     assert chart.onset == pytest.approx(50.0)
     assert chart.detected == pytest.approx(61.0)
-    assert chart.window == (pytest.approx(50.0), pytest.approx(48.0))
+    assert list(chart.window) == pytest.approx([50.0, 48.0])
 
 
 def test_an_onset_before_the_chart_is_not_drawn_but_its_window_is() -> None:

@@ -22,8 +22,8 @@ def shown(
     events: Sequence[RootCauseEvent], intents: Sequence[Mapping[str, Any]] = (), width: int = 100, *, tty: bool = False
 ) -> str:
     out = io.StringIO()
-    colours = "truecolor" if tty else None
-    render_incidents(Console(file=out, width=width, force_terminal=tty, color_system=colours), events, intents)
+    console = Console(file=out, width=width, force_terminal=tty, no_color=not tty, legacy_windows=False)
+    render_incidents(console, events, intents)
     return out.getvalue()
 
 
