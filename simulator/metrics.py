@@ -23,7 +23,7 @@ BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5
 QUANTILES: Final = (("0.5", 0.5), ("0.95", 0.95), ("0.99", 0.99))
 LEAST_S: Final = 1.0  # a process gives no point sooner after its start
 _YOUNG_MB: Final = {"jvm": 64.0, "go": 24.0, "nodejs": 32.0, "python": 40.0, "native": 8.0}
-_ALLOCATION_MB: Final = {"jvm": 0.35, "go": 0.08, "nodejs": 0.15, "python": 0.12, "native": 0.02}
+_ALLOCATION_MB: Final = {"jvm": 0.06, "go": 0.02, "nodejs": 0.04, "python": 0.03, "native": 0.005}
 _HEAP: Final = {"jvm": "jvm.memory.used", "go": "go.memory.used", "nodejs": "v8js.memory.heap.used"}
 
 

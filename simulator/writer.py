@@ -56,10 +56,10 @@ class RecordingSink:
         self._parts = dict.fromkeys(_ORDER, 0)
         self._next_ns: int | None = None
         self._changes: list[dict[str, Any]] = []
-        path.mkdir(parents=True, exist_ok=True)
 
     def write(self, part: Slice) -> None:
         """Take a slice; full parts go to disk."""
+        self._path.mkdir(parents=True, exist_ok=True)
         for signal, frame in part.frames.by_signal().items():
             if frame.height:
                 self._held[signal].append(_ROWS[signal](frame))
