@@ -58,7 +58,7 @@ OPTIONAL: Final[dict[str, type[pl.DataType]]] = {
     "version": pl.String,
 }
 _MEMO_LIMIT: Final = 50_000
-_MAX_DURATION_NS: Final = 2**61  # keeps start + duration inside 64 bits
+_MAX_DURATION_NS: Final = 2**61  # 73 years; keeps start + duration inside 64 bits
 
 
 def event_time(signal: Signal) -> pl.Expr:
@@ -71,8 +71,10 @@ def event_time(signal: Signal) -> pl.Expr:
 def usable(signal: Signal) -> pl.Expr:
     """Whether a raw row can be placed on the time line."""
     start = pl.col("start_unix_ns" if signal is Signal.SPANS else "time_unix_ns")
-    at = event_time(signal)
-    return (start > 0) & (start < END_OF_STREAM) & (at < END_OF_STREAM)
+    placed = (start > 0) & (start < END_OF_STREAM) & (event_time(signal) < END_OF_STREAM)
+    if signal is Signal.SPANS:
+        return placed & (pl.col("duration_ns").fill_null(0) <= _MAX_DURATION_NS)
+    return placed
 
 
 class RowConverter:

@@ -65,7 +65,7 @@ def topics(kafka: str) -> Callable[..., str]:
 
 @pytest.fixture
 def kafka_config(kafka: str, topics: Callable[..., str]) -> Callable[..., KafkaConfig]:
-    """``kafka_config(partitions=2, ...)`` gives settings with four input topics and a dead-letter topic of their own."""
+    """``kafka_config(partitions=2, ...)`` gives settings with topics of their own."""
 
     def make(partitions: int = 1, encoding: Encoding = Encoding.OTLP_PROTO, **settings: Any) -> KafkaConfig:
         names = {signal: topics(signal, partitions) for signal in ("spans", "logs", "metrics", "changes", "dead")}

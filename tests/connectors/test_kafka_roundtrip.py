@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -12,11 +11,9 @@ from polars.testing import assert_frame_equal
 from connectors.config import KafkaConfig
 from connectors.kafka_source import KafkaSource
 from connectors.recording import RecordingSource, RecordingWriter, iterate
-from flows.commands.publish import Spread, publish_recording
-from flows.commands.record import record_stream
-from signals.batch import Batch, DeadLetters
-from signals.otlp import Encoding
-from signals.schema import EVENT_TIME, Signal
+from flows.commands.publish import publish_recording
+from signals.batch import Batch
+from signals.schema import Signal
 
 pytestmark = [pytest.mark.kafka, pytest.mark.recordings]
 
