@@ -79,7 +79,7 @@ class KafkaPartition(StatefulSourcePartition[SourceItem, KafkaPosition]):
         self._idle = False
         self._silent_since: float | None = None  # None while there may be more to read
         self._ended = False
-        self._told = False  # whether the watermark resumed from was passed on
+        self._told = position.watermark_ns == NO_WATERMARK  # whether the watermark resumed from was passed on
         self._pause_s = 0.0
         self._record_bytes = 1.0  # running mean, to turn the byte limit into a record limit
         gate.join(name, position.watermark_ns)
@@ -203,12 +203,14 @@ class KafkaPartition(StatefulSourcePartition[SourceItem, KafkaPosition]):
 
     def _observe(self, records: int, size: int) -> None:
         end = self._consumer.highwater(self._where)
+        if end is None:
+            return  # no fetch has come back yet, so nobody knows the lag
         self._observer.on_poll(
             self._name,
             records=records,
             size_bytes=size,
             position=self._at.offset,
-            end_offset=self._at.offset if end is None else max(end, self._at.offset),
+            end_offset=max(end, self._at.offset),
             watermark_ns=self._at.watermark_ns,
         )
 
