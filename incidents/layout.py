@@ -17,7 +17,9 @@ from fast_sugiyama import from_edges
 
 from incidents.model import GraphEdge
 
-NODE_WIDTH: Final = 156.0  # pixels at natural size
+MAX_NAME: Final = 26  # characters of a name that are shown
+_CHARACTER: Final = 7.3  # pixels a character takes at most, on average, in the page's font size
+_MIN_WIDTH: Final = 110.0  # of a service's box, pixels at natural size
 NODE_HEIGHT: Final = 30.0
 LAYER_GAP: Final = 48.0
 ROW_HEIGHT: Final = 42.0
@@ -72,6 +74,7 @@ class GraphDrawing:
     height: float
     nodes: tuple[PlacedNode, ...]
     edges: tuple[PlacedEdge, ...]
+    node_width: float
     left_out: int  # services that were not drawn
 
     @property
@@ -100,7 +103,9 @@ def draw_graph(
     names = _choose(calls, wanted, affected, max_nodes)
     kept = {pair: edge for pair, edge in calls.items() if pair[0] in names and pair[1] in names}
     names = {name for pair in kept for name in pair} | (wanted & names)  # who lost all neighbours says nothing
-    places, routes, width, height = _place(sorted(names), sorted(kept))
+    longest = max((len(name) for name in names), default=0)
+    room = max(_MIN_WIDTH, 16 + _CHARACTER * min(longest, MAX_NAME))
+    places, routes, width, height = _place(sorted(names), sorted(kept), room)
     most = max((edge.requests for edge in kept.values()), default=0.0)
     nodes = tuple(
         PlacedNode(
@@ -121,12 +126,12 @@ def draw_graph(
             edge.errors,
             edge.on_path,
             width=_stroke(edge.requests, most),
-            curve=_curve(routes[caller, callee]),
+            curve=_curve(routes[caller, callee], room),
         )
         for (caller, callee), edge in sorted(kept.items(), key=lambda one: (one[1].on_path, one[0]))
     )
     everything = {name for pair in calls for name in pair}
-    return GraphDrawing(width, height, nodes, drawn, len(everything - names))
+    return GraphDrawing(width, height, nodes, drawn, room, len(everything - names))
 
 
 def _merge(edges: Sequence[GraphEdge], path: Sequence[str]) -> dict[tuple[str, str], GraphEdge]:
@@ -186,9 +191,9 @@ def _hops(calls: Collection[tuple[str, str]], start: Collection[str]) -> dict[st
 
 
 def _place(
-    names: Sequence[str], pairs: Sequence[tuple[str, str]]
+    names: Sequence[str], pairs: Sequence[tuple[str, str]], room: float
 ) -> tuple[dict[str, Point], dict[tuple[str, str], list[Point]], float, float]:
-    """Centres of services, points of edges, and the size of the drawing."""
+    """Centres of services, points of edges, and the size of the drawing; ``room`` is a box's width."""
     number = {name: index for index, name in enumerate(names)}
     numbered = [(number[caller], number[callee]) for caller, callee in pairs]
     if not numbered:
@@ -223,7 +228,7 @@ def _place(
     def pixel(node: int) -> Point:
         layer, row = at[node]
         return (
-            MARGIN + NODE_WIDTH / 2 + layers[layer] * (NODE_WIDTH + LAYER_GAP),
+            MARGIN + room / 2 + layers[layer] * (room + LAYER_GAP),
             MARGIN + NODE_HEIGHT / 2 + row * ROW_HEIGHT,
         )
 
@@ -232,7 +237,7 @@ def _place(
         (names[caller], names[callee]): [pixel(node) for node in _route(caller, callee, links, len(names))]
         for caller, callee in numbered
     }
-    width = 2 * MARGIN + len(layers) * NODE_WIDTH + (len(layers) - 1) * LAYER_GAP
+    width = 2 * MARGIN + len(layers) * room + (len(layers) - 1) * LAYER_GAP
     height = 2 * MARGIN + NODE_HEIGHT + max(row for _, row in at.values()) * ROW_HEIGHT
     return places, routes, width, height
 
@@ -257,10 +262,10 @@ def _stroke(requests: float, most: float) -> float:
     return round(0.8 + 1.9 * share, 2)
 
 
-def _curve(points: Sequence[Point]) -> str:
+def _curve(points: Sequence[Point], room: float) -> str:
     """A smooth path from the caller's right side to the callee's left (or the other way, for calls backwards)."""
     forward = points[-1][0] >= points[0][0]
-    half = NODE_WIDTH / 2 if forward else -NODE_WIDTH / 2
+    half = room / 2 if forward else -room / 2
     (x, y), (end_x, end_y) = points[0], points[-1]
     gap = 7 if forward else -7  # leaves room for the arrow head
     text = f"M{x + half:.1f},{y:.1f}"

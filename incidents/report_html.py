@@ -17,10 +17,10 @@ import jinja2
 from markupsafe import Markup
 
 from incidents import wording
-from incidents.layout import GraphDrawing, draw_graph
+from incidents.layout import MAX_NAME, GraphDrawing, draw_graph
 from incidents.model import RootCauseEvent, epoch_ns
 from incidents.report_charts import Chart, Geometry, charts, meter, strip
-from incidents.report_view import IncidentView, RunSummary, group_incidents, headline, service_name
+from incidents.report_view import IncidentView, RunSummary, group_incidents, headline, measured, service_name
 
 __all__ = ["RunSummary", "render_report", "write_report"]
 
@@ -137,6 +137,8 @@ def _environment() -> jinja2.Environment:
         at=lambda text: wording.clock(epoch_ns(text)),
     )
     environment.globals.update(
+        max_name=MAX_NAME,
+        measured_words=measured,
         quantity=wording.quantity,
         interval=wording.interval,
         plural=wording.plural,

@@ -5,13 +5,14 @@ Shared by the terminal and the HTML report, which only draw it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from incidents.intent_view import IntentView, read_intent
 from incidents.model import Candidate, Evidence, RootCauseData, RootCauseEvent, State, Verdict, epoch_ns
-from incidents.wording import FAULT_WORDS, clock, duration, plain
+from incidents.wording import FAULT_WORDS, clock, duration, interval, plain, quantity
 
 _SEVERITY_ORDER: Final = {"critical": 0, "major": 1, "minor": 2, "info": 3}
 _STATE_ORDER: Final = {State.OPEN: 0, State.UPDATED: 0, State.RESOLVED: 1, State.MERGED: 2}
@@ -33,6 +34,14 @@ class RunSummary:
     edges: int = 0  # call edges of the service graph
     series: int = 0  # watched by detectors; 0 where not counted
     anomalies: int = 0  # raised by detectors; 0 where not counted
+
+    @property
+    def signals(self) -> list[tuple[str, int]]:
+        """Signals that had rows, the four kinds of telemetry in their usual order and others by name."""
+        usual = ("spans", "logs", "metrics", "changes")
+        known = [name for name in usual if self.rows.get(name)]
+        others = sorted(name for name, count in self.rows.items() if count and name not in usual)
+        return [(name, self.rows[name]) for name in [*known, *others]]
 
     @property
     def total_rows(self) -> int:
@@ -129,8 +138,16 @@ class IncidentView:
         blamed = [self.cause]
         if self.data.verdict == Verdict.AMBIGUOUS:
             blamed += [one for one in self.rivals if one.confidence >= self.cause.confidence / 2]
-        names = list(dict.fromkeys(_full_name(one.entity) for one in blamed))  # one service may have two faults
-        return " or ".join(names[:3])
+        names = list(dict.fromkeys(service_name(one.entity) for one in blamed))  # one service may have two faults
+        return " or ".join(names[:3]) + (" or others" if len(names) > 3 else "")
+
+    @property
+    def cause_instance(self) -> str:
+        """The blamed instance, where only one service is blamed and the evidence points at one instance of it."""
+        if self.cause is None or self.data.verdict != Verdict.IDENTIFIED:
+            return ""
+        instance = self.cause.entity.get("service.instance.id", "")
+        return "" if instance == service_name(self.cause.entity) else instance
 
     @property
     def cause_words(self) -> str:
@@ -163,6 +180,19 @@ class IncidentView:
         return frozenset(one.partition(":")[2] for one in missing if one.startswith("spans:"))
 
 
+def measured(one: Evidence) -> str:
+    """What was seen and what was expected; "" where the evidence's statement says both already."""
+    seen = quantity(one.observed, one.unit)
+    usual = interval(*one.expected, one.unit)
+    most = quantity(max(one.expected), one.unit)
+    told = {"new": (seen,), "gone": (most,)}.get(one.direction, (seen, most))
+    if all(re.search(rf"(?<![\d.,]){re.escape(plain(part))}(?!\w)", plain(one.statement)) for part in told):
+        return ""
+    if one.direction == "new":
+        return f"{seen}, never before"
+    return f"gone, usually {usual}" if one.direction == "gone" else f"{seen}, expected {usual}"
+
+
 def service_name(entity: Mapping[str, str]) -> str:
     """The name of an entity's service.
 
@@ -170,11 +200,6 @@ def service_name(entity: Mapping[str, str]) -> str:
     'payment'
     """
     return entity.get("service.name") or next(iter(entity.values()), "unnamed")
-
-
-def _full_name(entity: Mapping[str, str]) -> str:
-    name, instance = service_name(entity), entity.get("service.instance.id", "")
-    return f"{name} ({instance})" if instance and instance != name else name
 
 
 def group_incidents(

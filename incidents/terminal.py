@@ -16,13 +16,12 @@ from rich.text import Text
 
 from incidents.intent_view import IntentView
 from incidents.model import Evidence, RootCauseEvent, Verdict
-from incidents.report_view import IncidentView, RunSummary, group_incidents, headline, service_name
+from incidents.report_view import IncidentView, RunSummary, group_incidents, headline, measured, service_name
 from incidents.wording import (
     FAULT_WORDS,
     clock,
     day,
     duration,
-    interval,
     number,
     percent,
     plain,
@@ -48,7 +47,7 @@ def render_summary(console: Console, summary: RunSummary) -> None:
         f"  {summary.mode}, {day(summary.start_ns)} {clock(summary.start_ns)} to {clock(summary.end_ns)} UTC",
         f" ({duration(summary.end_ns - summary.start_ns)})",
     )
-    rows = ", ".join(f"{count:,} {plain(signal)}" for signal, count in summary.rows.items() if count)
+    rows = ", ".join(f"{count:,} {plain(signal)}" for signal, count in summary.signals)
     second = f"{rows or 'no telemetry'}; {plural(summary.services, 'service')}, {plural(summary.edges, 'call edge')}"
     if summary.duration_s > 0:
         second += f"; {quantity(summary.duration_s, 's')}, {number(summary.rows_per_second)} rows/s"
@@ -117,7 +116,8 @@ def _cause(view: IncidentView) -> Iterable[Text]:
     style = "bold red" if view.data.verdict == Verdict.IDENTIFIED else "bold yellow"
     ambiguous = view.data.verdict == Verdict.AMBIGUOUS
     first = f"{plain(service_name(view.cause.entity))}: " if ambiguous else ""
-    yield Text.assemble((plain(view.cause_name, 160), style), ("  several causes fit" if ambiguous else "", "dim"))
+    aside = "  several causes fit" if ambiguous else f"  {plain(view.cause_instance, 80)}"
+    yield Text.assemble((plain(view.cause_name, 160), style), (aside.rstrip(), "dim"))
     yield Text(first + plain(view.cause_words, _STATEMENT))
     yield Text.assemble((f"{percent(view.cause.confidence)} sure", "bold"), (f", {view.calibration_words}", "dim"))
 
@@ -130,21 +130,12 @@ def _evidence(found: Sequence[Evidence], most: int, room: int) -> Iterable[Rende
     lines.add_column(style="dim", no_wrap=True)
     lines.add_column(overflow="fold")
     for one in found[:most]:
-        statement, measured = plain(one.statement, _STATEMENT), _measured(one)
-        gap = "  " if len(statement) + len(measured) + 4 <= room else "\n"
-        lines.add_row(_ARROWS[one.direction], Text.assemble(statement, gap, (measured, "dim")))
+        statement, numbers = plain(one.statement, _STATEMENT), measured(one)
+        gap = "" if not numbers else "  " if len(statement) + len(numbers) + 4 <= room else "\n"
+        lines.add_row(_ARROWS[one.direction], Text.assemble(statement, gap, (numbers, "dim")))
     yield lines
     if len(found) > most:
         yield Text(f"and {len(found) - most} more", style="dim")
-
-
-def _measured(one: Evidence) -> str:
-    usual = interval(*one.expected, one.unit)
-    if one.direction == "new":
-        return f"{quantity(one.observed, one.unit)}, never before"
-    if one.direction == "gone":
-        return f"gone, usually {usual}"
-    return f"{quantity(one.observed, one.unit)}, expected {usual}"
 
 
 def _impact(view: IncidentView) -> Iterable[Text]:

@@ -104,6 +104,7 @@ def _digits(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+_COUNTED: Final = re.compile(r"^\{([a-z]*[a-rt-z])\}")  # what is counted, as UCUM annotates it: "{request}/s"
 _TO_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -125,7 +126,8 @@ def _scaled(value: float, unit: str) -> tuple[str, str]:
     if unit == "By":
         text = number(value)
         return (text[:-1], f" {text[-1]}B") if text[-1] in "kMGT" else (text, " B")
-    shown = plain(unit, 40).replace("{", "").replace("}", "")
+    many = _COUNTED.sub(lambda found: found.group(1) + ("" if value == 1 else "s"), plain(unit, 40), count=1)
+    shown = many.replace("{", "").replace("}", "")
     return number(value), f" {shown}" if shown else ""
 
 
@@ -133,7 +135,7 @@ def quantity(value: float, unit: str = "1") -> str:
     """A measured value with its UCUM unit, scaled for reading; dimensionless values up to one are shares.
 
     >>> quantity(0.31), quantity(0.0044, "s"), quantity(3.9e9, "By"), quantity(41, "{line}/min")
-    ('31 %', '4.4 ms', '3.9 GB', '41 line/min')
+    ('31 %', '4.4 ms', '3.9 GB', '41 lines/min')
     """
     text, suffix = _scaled(value, unit)
     return text + suffix
@@ -142,23 +144,23 @@ def quantity(value: float, unit: str = "1") -> str:
 def interval(low: float, high: float, unit: str = "1") -> str:
     """An expected interval; a shared unit is written once.
 
-    >>> interval(0.08, 0.21, "s").replace(_EN_DASH, "-"), interval(-2, 3), interval(float("-inf"), 5, "{call}/s")
-    ('80-210 ms', '-2 to 3', 'at most 5 call/s')
+    >>> interval(0.08, 0.21, "s").replace(_EN_DASH, "-"), interval(0, 0.004), interval(float("-inf"), 5, "{call}/s")
+    ('80-210 ms', 'up to 0.4 %', 'at most 5 calls/s')
     """
-    if math.isinf(low) and math.isinf(high):
-        return "anything"
-    if math.isinf(low):
-        return f"at most {quantity(high, unit)}"
-    if math.isinf(high):
-        return f"at least {quantity(low, unit)}"
-    if low == high:
-        return quantity(low, unit)
+    if math.isinf(low) or math.isinf(high):
+        return "anything" if low == -high else _half_open(low, high, unit)
+    if low == high or low == 0 < high:
+        return ("" if low == high else "up to ") + quantity(high, unit)
     low_text, low_unit = _scaled(low, unit)
     high_text, high_unit = _scaled(high, unit)
-    if low == 0 or low_unit == high_unit:
+    if low_unit == high_unit:
         joint = _EN_DASH if low >= 0 and low_text[-1].isdigit() else " to "
         return f"{low_text}{joint}{high_text}{high_unit}"
     return f"{low_text}{low_unit} to {high_text}{high_unit}"
+
+
+def _half_open(low: float, high: float, unit: str) -> str:
+    return f"at most {quantity(high, unit)}" if math.isinf(low) else f"at least {quantity(low, unit)}"
 
 
 def duration(ns: int) -> str:

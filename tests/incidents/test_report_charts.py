@@ -51,7 +51,7 @@ def test_an_onset_before_the_chart_is_not_drawn_but_its_window_is() -> None:
 
 
 def test_the_usual_range_is_what_evidence_expected() -> None:
-    assert chart_of([(minute, 0.3) for minute in range(6, 17)], "error ratio").expected == "0\u20130.4 %"
+    assert chart_of([(minute, 0.3) for minute in range(6, 17)], "error ratio").expected == "up to 0.4 %"
 
 
 def test_without_such_evidence_the_usual_range_is_where_values_were_before_onset() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from incidents.layout import NODE_HEIGHT, NODE_WIDTH, GraphDrawing, draw_graph
+from incidents.layout import NODE_HEIGHT, GraphDrawing, draw_graph
 from incidents.model import GraphEdge
 from tests.support.event_builders import wide_event
 
@@ -31,9 +31,9 @@ def test_services_never_overlap_and_stay_inside_the_drawing(nodes: int) -> None:
     drawing = wide(nodes)
     assert len(drawing.nodes) == nodes
     for one, other in itertools.combinations(drawing.nodes, 2):
-        assert abs(one.x - other.x) >= NODE_WIDTH or abs(one.y - other.y) >= NODE_HEIGHT
+        assert abs(one.x - other.x) >= drawing.node_width or abs(one.y - other.y) >= NODE_HEIGHT
     for one in drawing.nodes:
-        assert NODE_WIDTH / 2 <= one.x <= drawing.width - NODE_WIDTH / 2
+        assert drawing.node_width / 2 <= one.x <= drawing.width - drawing.node_width / 2
         assert NODE_HEIGHT / 2 <= one.y <= drawing.height - NODE_HEIGHT / 2
 
 
