@@ -59,7 +59,9 @@ class GroupConsumer(Protocol):
 class Intake:
     """Writes what was read into the database; what cannot be read becomes a dead letter. ``counters`` by topic."""
 
-    def __init__(self, config: KafkaConfig, executor: Executor, memory: Memory, reject: Callable[[DeadLetter], None]):
+    def __init__(
+        self, config: KafkaConfig, executor: Executor, memory: Memory, reject: Callable[[DeadLetter], None]
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self._topics = config.topics
         self._executor = executor
@@ -184,7 +186,7 @@ def run(
     try:
         executor.recover()
         with Actor(executor, stop, config.poll_s) as actor:
-            _log.info("remediation_started", policy=world().policy.name, executor=config.executor_id)
+            _log.info("remediation_started", policy=world().policy.name, executor=config.executor)
             _read(
                 consumer,
                 Intake(kafka, executor, memory, outlet.reject),

@@ -227,7 +227,7 @@ class Memory:
             rows = [StoredIncident(**row) for row in connection.execute(query).mappings() if row["id"] != own]
             ranked = sorted(
                 ((1.0 if row.fingerprint == fingerprint else scores[row.id], row) for row in rows),
-                key=lambda pair: (-pair[0], -pair[1].started_ns, pair[1].id),
+                key=lambda pair: (-pair[0], pair[1].fingerprint != fingerprint, -pair[1].started_ns, pair[1].id),
             )[:limit]
             worked = _what_worked(connection, [row.id for _, row in ranked])
         return [

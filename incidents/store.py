@@ -62,8 +62,8 @@ class Store:
     def insert_missing(self, connection: Connection, table: sa.Table, values: Mapping[str, Any]) -> bool:
         """Insert a row unless its key is there already. Whether it was inserted."""
         insert = postgresql.insert if self.dialect == "postgresql" else sqlite.insert
-        result = connection.execute(insert(table).values(**values).on_conflict_do_nothing())
-        return bool(result.rowcount == 1)
+        statement = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key.columns)
+        return connection.execute(statement).first() is not None
 
     def close(self) -> None:
         """Close every connection."""

@@ -27,8 +27,9 @@ class RemediationConfig(BaseModel):
     )
     kill_switch_file: Path | None = Field(default=None, description="While this file exists, nothing acts")
     executor_id: str = Field(
-        default_factory=socket.gethostname,
-        description="Name of this executor, the same after a restart and unlike any other's on the same database",
+        default="",
+        description="Name of this executor, the same after a restart and unlike any other's on the same database; "
+        "empty: the host's name",
     )
     lease_margin_s: Annotated[float, Field(gt=0)] = Field(
         default=60.0,
@@ -37,3 +38,8 @@ class RemediationConfig(BaseModel):
     poll_s: Annotated[float, Field(gt=0, le=60)] = Field(
         default=1.0, description="Seconds between looks for approvals, expiries and new intents"
     )
+
+    @property
+    def executor(self) -> str:
+        """The executor's name."""
+        return self.executor_id or socket.gethostname()

@@ -82,11 +82,7 @@ class Decider:
         max_incidents: int = 10_000,
         max_attempts: int = 3,
     ) -> None:
-        self.policy = policy
-        self.playbooks = {
-            name: playbooks[name]
-            for name in sorted(playbooks, key=lambda name: (_TIERS.index(playbooks[name].spec.risk.tier), name))
-        }
+        self.adopt(policy, playbooks)
         self.source = source
         self.max_incidents = max_incidents
         self.max_attempts = max_attempts
@@ -94,6 +90,14 @@ class Decider:
         self.refusals: deque[Refusal] = deque(maxlen=200)
         self.counters: Counter[str] = Counter()
         self._incidents: OrderedDict[str, _Incident] = OrderedDict()
+
+    def adopt(self, policy: Policy, playbooks: Mapping[str, Playbook]) -> None:
+        """Decide by these from now on, and keep what is remembered: for a state restored after the files changed."""
+        self.policy = policy
+        self.playbooks = {
+            name: playbooks[name]
+            for name in sorted(playbooks, key=lambda name: (_TIERS.index(playbooks[name].spec.risk.tier), name))
+        }
 
     def process(self, event: RootCauseEvent) -> list[Intent]:
         """Intents and revocations that one incident revision gives rise to; revocations come first.

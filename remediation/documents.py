@@ -107,8 +107,9 @@ class _Walker:
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, object]:
         result: dict[str, object] = {}
         for key_node, value_node in node.value:
-            key: Hashable = self._loader.construct_object(key_node, deep=True)
-            if not isinstance(key, str) or key_node.tag == "tag:yaml.org,2002:merge":
+            merges = key_node.tag == "tag:yaml.org,2002:merge"
+            key: Hashable = None if merges else self._loader.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
                 message = f"key {key_node.value!r} is not plain text; quote it, and write merged keys out"
                 raise DocumentError([self._at(key_node, location, message)])
             here = (*location, key)

@@ -62,7 +62,7 @@ class Executor:
     def recover(self) -> list[Outcome]:
         """End the runs that a crash left behind; call once at the start, before anything else."""
         outcomes = []
-        for record in self._journal.dead(self._settings.executor_id, self._clock()):
+        for record in self._journal.dead(self._settings.executor, self._clock()):
             reason = "the executor stopped while it ran; how far it came is unknown, so it is not repeated"
             ending = Ending(Status.INTERRUPTED, reason, escalated=True, started_ns=record.started_ns)
             outcomes += self._end(record.intent, ending, allowed=(RUNNING,))
@@ -76,6 +76,11 @@ class Executor:
                 break
             outcomes += self._act(record)
         return outcomes
+
+    def act(self, intent_id: str) -> list[Outcome]:
+        """Run one intent, if it may run; other than ``tick``, leave all others alone."""
+        record = self._journal.find(intent_id)
+        return self._act(record) if record is not None and record.state == READY else []
 
     def _accept(self, intent: Intent) -> None:
         world, mode = self._world(), Decision(intent.data.mode)
@@ -179,12 +184,12 @@ class Executor:
                 return None
             margin_ns = int(self._settings.lease_margin_s * 1_000_000_000)
             lease_ns = now + sum(step.timeout for step in playbook.spec.steps) + margin_ns
-            values = {"owner": self._settings.executor_id, "lease_ns": lease_ns, "started_ns": now}
+            values = {"owner": self._settings.executor, "lease_ns": lease_ns, "started_ns": now}
             if not self._journal.move(connection, data.intent_id, (READY,), RUNNING, **values):
                 return None
             approvals = self._journal.approvals(data.intent_id, connection)
             body = {
-                "executor": self._settings.executor_id,
+                "executor": self._settings.executor,
                 "playbook": data.playbook.model_dump(),
                 "params": data.params,
                 "policy": world.policy.digest,
