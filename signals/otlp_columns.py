@@ -52,10 +52,8 @@ def entity_series(identities: Sequence[Identity], runs: npt.NDArray[np.int64], *
     distinct = {who: number for number, who in enumerate(dict.fromkeys(identities))}
     rows = np.repeat(np.fromiter((distinct[who] for who in identities), np.uint32, len(identities)), runs)
     names = Identity._fields if version else Identity._fields[:-1]
-    return [
-        pl.Series(name, [who[place] for who in distinct], dtype=pl.String).gather(rows)
-        for place, name in enumerate(names)
-    ]
+    columns = [pl.Series(name, [who[place] for who in distinct], dtype=pl.String) for place, name in enumerate(names)]
+    return pl.DataFrame(columns)[rows].get_columns()
 
 
 @dataclass

@@ -84,6 +84,7 @@ class SpanFields:
         kind_rows, _, kinds = fields.only(_KIND)
         self.kind[kind_rows] = kinds
         self.status = self._statuses()
+        self._attribute_entries = fields.only(_ATTRIBUTE)
         self._name()
         self._peer()
         if self._odd.any():
@@ -120,16 +121,15 @@ class SpanFields:
         fields = self._fields
         rows, end, sizes = fields.only(_STATUS)
         status = np.zeros(len(fields.odd), dtype=np.int64)
-        repeated = np.bincount(rows, minlength=len(status)) > 1  # protobuf merges such fields
-        self._odd |= repeated
+        self._odd |= np.bincount(rows, minlength=len(status)) > 1  # protobuf merges what is repeated
+        filled = np.flatnonzero(sizes)
+        rows, end, sizes = rows[filled], end[filled], sizes[filled]
         bare = (sizes == 2) & (fields.buffer[end - 2] == _STATUS_CODE) & (fields.buffer[end - 1] < 0x80)
-        status[rows[bare]] = fields.buffer[end[bare] - 1]
-        for row, text in self._slices(*(column[~bare & (sizes > 0)] for column in (rows, end, sizes))):
-            code = _status_code(text)
-            if code is None:
-                self._odd[row] = True
-            else:
-                status[row] = code
+        status[rows] = np.where(bare, fields.buffer[end - 1], 0)
+        for place in np.flatnonzero(~bare).tolist():
+            code = _status_code(fields.data[end[place] - sizes[place] : end[place]])
+            status[rows[place]] = code or 0
+            self._odd[rows[place]] |= code is None
         return status
 
     def _name(self) -> None:
@@ -141,9 +141,8 @@ class SpanFields:
         which = np.fromiter(map(codes.__getitem__, raw), dtype=np.int64, count=len(raw))
         names = [text.decode(errors="replace") for text in codes]
         self.names.set_distinct(rows, names, which)
-        invalid = [not _is_utf8(text) for text in codes]
-        if any(invalid):
-            self._odd[rows[np.array(invalid)[which]]] = True
+        if any("\ufffd" in name for name in names):  # the replacement of what is no UTF-8, or itself
+            self._odd[rows[np.array(["\ufffd" in name for name in names])[which]]] = True
         bare = [is_bare_method(name) for name in names]
         if any(bare):
             self._complete_names(rows, which, names, np.array(bare))
@@ -170,7 +169,7 @@ class SpanFields:
     def _attributes(self, wanted: Mask, prefixes: U64) -> tuple[Ints, list[Pieces]]:
         """Of the wanted rows, those with attributes whose key begins like one of interest, and these attributes."""
         fields = self._fields
-        rows, end, sizes = fields.only(_ATTRIBUTE)
+        rows, end, sizes = self._attribute_entries
         of_interest = wanted[rows]
         rows, end, begin = rows[of_interest], end[of_interest], (end - sizes)[of_interest]
         keys = _key_places(fields.buffer, begin)
@@ -191,13 +190,6 @@ class SpanFields:
         firsts = np.flatnonzero(np.diff(rows, prepend=-1))
         cuts = [*firsts.tolist(), len(pieces)]
         return rows[firsts], [tuple(pieces[low:high]) for low, high in zip(cuts, cuts[1:], strict=False)]
-
-    def _slices(self, rows: Ints, end: Ints, sizes: Ints) -> list[tuple[int, bytes]]:
-        data = self._fields.data
-        return [
-            (row, data[stop - size : stop])
-            for row, stop, size in zip(rows.tolist(), end.tolist(), sizes.tolist(), strict=True)
-        ]
 
     def _read_odd(self, spans: list[bytes]) -> None:
         """Read the rows that are out of the ordinary with the complete parser."""
@@ -268,11 +260,3 @@ def _status_code(encoded: bytes) -> int | None:
         return Status.FromString(encoded).code
     except DecodeError:
         return None
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -57,13 +57,14 @@ _STRIDE: Final = _strides()
 class Fields:
     """The fields of n messages: one entry per field, those of one message in their order.
 
-    ``row`` says whose, ``tag`` what (0, or 128 and more, for fields above 15), ``end`` where the field ends in ``data``.
+    ``begin`` is where each message begins in ``data``. ``row`` says whose, ``tag`` what (0, or 128 and more, for fields above 15), ``end`` where the field ends in ``data``.
     ``size`` is how long the content of a length-delimited field is, and the value of a varint. ``odd`` marks the
     messages that have no entries because they need a complete parser.
     """
 
     data: bytes
     buffer: Bytes
+    begin: Ints
     row: Ints
     tag: Bytes
     end: Ints
@@ -90,7 +91,7 @@ def walk(messages: Sequence[bytes]) -> Fields:
     following = buffer[1:]
     sizes = np.fromiter(map(len, messages), dtype=np.int64, count=len(messages))
     stop = np.cumsum(sizes)
-    place = stop - sizes
+    place = begin = stop - sizes
     row = np.flatnonzero(sizes)
     if len(row) < len(sizes):
         stop, place = stop[row], place[row]
@@ -128,7 +129,7 @@ def walk(messages: Sequence[bytes]) -> Fields:
     if odd.any():
         even = ~odd[row]
         row, tag_of, end, size_of = row[even], tag_of[even], end[even], size_of[even]
-    return Fields(data, buffer, row, tag_of, end, size_of, odd)
+    return Fields(data, buffer, begin, row, tag_of, end, size_of, odd)
 
 
 def _read(buffer: Bytes, place: Ints, stop: Ints) -> tuple[Bytes, Ints, Ints]:
