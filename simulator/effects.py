@@ -18,7 +18,7 @@ from simulator.faults import LABEL_KINDS, Label, aliases
 from simulator.lifecycle import HANDOVER_NS, STAGGER_NS, Lifecycle
 from simulator.plans import alternative_plan, restore_plan
 from simulator.recorder import Recorder
-from simulator.world import MS, SECOND, Instance, World
+from simulator.world import MS, QUOTA_PERIOD_NS, SECOND, Instance, World
 
 LEAK_STEP_NS: Final = SECOND
 OOM_AFTER: Final = 0.6  # share of a leak's duration after which the first process is out of memory
@@ -133,7 +133,8 @@ class Effects:
         instance.extra_mu = math.log(latency * MS) if latency else 0.0
         instance.error_rate = 1 - math.prod(1 - modifier.error_rate for modifier in active)
         instance.error_log = max((m.error_log for m in active if m.error_rate), default=-1)
-        instance.quota_factor = math.prod(modifier.cpu_left for modifier in active)
+        instance.quota_factor = left = math.prod(modifier.cpu_left for modifier in active)
+        instance.credit_ns = QUOTA_PERIOD_NS * left**4  # the scarcer the processor, the less can be saved up
 
     def _modify(self, fault: FaultSpec, modifier: Modifier) -> None:
         targets = self._targets(fault)

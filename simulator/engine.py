@@ -16,7 +16,7 @@ from typing import Any, Final
 from simulator.draws import Draws
 from simulator.recorder import Recorder
 from simulator.shapes import FAILURES_FROM, Outcome
-from simulator.world import MS, QUOTA_PERIOD_NS, SECOND, Attempt, CallPlan, Instance, OperationPlan, Request, World
+from simulator.world import MS, SECOND, Attempt, CallPlan, Instance, OperationPlan, Request, World
 
 Handler = Callable[[float, Any], None]
 SLOW_NS: Final = 1.5 * SECOND  # programs warn of requests slower than this
@@ -123,11 +123,9 @@ class Engine:
         work = math.exp(operation.mu + operation.sigma * self.draws.normal())
         processor = work * operation.cpu_share
         instance.cpu_ns += processor
-        factor = instance.quota_factor
         free = instance.virtual_ns
-        # Unthrottled, a period's quota may be used at once; a starved process has no such credit.
-        earliest = time - QUOTA_PERIOD_NS if factor == 1.0 else time
-        free = (free if free > earliest else earliest) + processor / (instance.quota * factor)
+        earliest = time - instance.credit_ns
+        free = (free if free > earliest else earliest) + processor / (instance.quota * instance.quota_factor)
         instance.virtual_ns = free
         end = time + processor
         end = max(end, free)

@@ -107,7 +107,8 @@ class Instance:
     """One process: a worker pool with a queue, a processor quota, and counters since the last metric point."""
 
     __slots__ = (
-        "active", "allocated_mb", "blackhole", "covers_queue", "cpu_ns", "entity", "error_log", "error_rate", "errors",
+        "active", "allocated_mb", "blackhole", "covers_queue", "cpu_ns", "credit_ns", "entity", "error_log",
+        "error_rate", "errors",
         "extra_mu", "extra_sigma", "gc_count", "host", "index", "latencies", "leak_mb", "name", "pool", "pool_used",
         "queue", "queue_limit", "quota", "quota_factor", "refusing", "requests", "restarts", "sampled_ns", "skew_ns",
         "started_ns",
@@ -131,6 +132,7 @@ class Instance:
         self.queue: deque[Request] = deque()
         self.quota = 1.0  # cores
         self.quota_factor = 1.0  # faults: share of the quota that is left
+        self.credit_ns = QUOTA_PERIOD_NS  # unused quota that may be used at once, as time
         self.virtual_ns = -math.inf  # when the processor will have done all it has been given
         self.extra_mu = 0.0  # faults: log of the added latency, nanoseconds; 0 for none
         self.extra_sigma = 0.35

@@ -184,7 +184,7 @@ def _send(config: SimulationConfig, bootstrap: str, *, speed: float, partitions:
     try:
         create_topics(kafka, {topic: partitions for _, topic, _ in kafka.topics.inputs()})
         sink = KafkaSink(kafka, speed=speed)
-        summary = _run(config, sink, Console(stderr=True), slice_s=1.0)
+        summary = _run(config, sink, Console(stderr=True), slice_s=1.0 if speed else 5.0)
     except KafkaError as error:
         typer.echo(f"Error: Kafka at {bootstrap}: {type(error).__name__}: {error}", err=True)
         raise typer.Exit(1) from error

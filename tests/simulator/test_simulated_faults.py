@@ -209,6 +209,7 @@ def test_a_log_storm_multiplies_warnings_and_nothing_else(with_fault):
     assert warnings.filter(pl.col.t.is_between(*DURING)).height == pytest.approx(50 * 2 * 85, rel=0.02)
     assert warnings.filter(pl.col.t.is_between(*BEFORE)).height < 5
     assert _error_rate(run.servers("shipping", *DURING)) < 0.02
+    assert _median_ms(run.servers("shipping", *DURING)) < 1.3 * _median_ms(run.servers("shipping", *BEFORE))
 
 
 @pytest.mark.parametrize(("what", "value"), [("latency_ms", 250.0), ("error_rate", 0.5)])
