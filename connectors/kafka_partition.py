@@ -1,6 +1,6 @@
 """One Kafka partition as a Bytewax source partition: bounded polls, watermark, idleness, and where to continue.
 
-``connectors.kafka_source`` opens these. Nothing here waits for the network but one short question per silence.
+``connectors.kafka_source`` opens these. Nothing here waits for the network.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -16,15 +17,15 @@ from bytewax.inputs import StatefulSourcePartition
 
 from connectors.config import KafkaConfig
 from connectors.decoding import Format, Message, decode_messages
+from connectors.end_offsets import EndOffsets
 from connectors.errors import OffsetOutOfRangeError
 from connectors.gate import EventTimeGate
-from connectors.kafka_client import ClientOffsetOutOfRangeError, Consumer, KafkaError, Record, TopicPartition
+from connectors.kafka_client import ClientOffsetOutOfRangeError, Consumer, Record, TopicPartition
 from signals.batch import END_OF_STREAM, NO_WATERMARK, Batch, DeadLetter, DeadLetters, SourceItem
 from signals.schema import EVENT_TIME, empty
 
 _NS: Final = 1_000_000_000
 METADATA_TIMEOUT_MS: Final = 30_000
-_CONTACT_TIMEOUT_MS: Final = 300  # the one wait in next_batch: tells a quiet partition from a lost broker
 
 _log = structlog.get_logger(__name__)
 
@@ -69,13 +70,16 @@ class KafkaPartition(StatefulSourcePartition[SourceItem, KafkaPosition]):
         position: KafkaPosition,
         end_offset: int | None,
         gate: EventTimeGate,
+        ends: EndOffsets,
         stop: threading.Event,
         observer: SourceObserver,
         monotonic: Callable[[], float],
     ) -> None:
         self._name, self._where, self._what, self._config = name, where, what, config
         self._consumer, self._at, self._end_offset = consumer, position, end_offset
-        self._gate, self._stop, self._observer, self._monotonic = gate, stop, observer, monotonic
+        self._gate, self._ends, self._stop = gate, ends, stop
+        self._observer, self._monotonic = observer, monotonic
+        self._asked_end: Future[int] | None = None
         self._idle = False
         self._silent_since: float | None = None  # None while there may be more to read
         self._ended = False
@@ -83,6 +87,7 @@ class KafkaPartition(StatefulSourcePartition[SourceItem, KafkaPosition]):
         self._pause_s = 0.0
         self._record_bytes = 1.0  # running mean, to turn the byte limit into a record limit
         gate.join(name, position.watermark_ns)
+        ends.join()
 
     def next_batch(self) -> list[SourceItem]:
         """One poll: a batch, and dead letters if there were any; nothing while others must catch up first."""
@@ -115,6 +120,7 @@ class KafkaPartition(StatefulSourcePartition[SourceItem, KafkaPosition]):
     def close(self) -> None:
         """End the partition's connection."""
         self._gate.leave(self._name)
+        self._ends.leave()
         self._consumer.close(autocommit=False)
 
     def _poll(self) -> list[Record]:
@@ -141,7 +147,7 @@ class KafkaPartition(StatefulSourcePartition[SourceItem, KafkaPosition]):
         if isinstance(newest, int):
             watermark = max(watermark, newest - int(self._config.allowed_lateness_s * _NS))
         self._at = KafkaPosition(records[-1].offset + 1, watermark)
-        self._idle, self._silent_since, self._told = False, None, True
+        self._idle, self._silent_since, self._told, self._asked_end = False, None, True, None
         self._gate.advance(self._name, watermark)
         self._observe(len(records), size)
         items: list[SourceItem] = [
@@ -174,24 +180,27 @@ class KafkaPartition(StatefulSourcePartition[SourceItem, KafkaPosition]):
             self._silent_since = None
         elif self._silent_since is None:
             self._silent_since = now
-        elif not self._idle and now - self._silent_since >= self._config.idle_timeout_s:
-            if self._reached_end():
-                self._idle = True
-                self._gate.advance(self._name, self._at.watermark_ns, idle=True)
-                return [self._empty()]
-            self._silent_since = None
+        elif not self._idle and now - self._silent_since >= self._config.idle_timeout_s and self._at_end():
+            self._idle = True
+            self._gate.advance(self._name, self._at.watermark_ns, idle=True)
+            return [self._empty()]
         self._observe(0, 0)
         if not self._told:
             self._told = True
             return [self._empty()]
         return []
 
-    def _reached_end(self) -> bool:
-        try:
-            end = self._consumer.end_offsets([self._where], timeout_ms=_CONTACT_TIMEOUT_MS)[self._where]
-        except KafkaError:
+    def _at_end(self) -> bool:
+        """Whether the brokers say that there is nothing more; asked in the background, so False at first."""
+        if self._asked_end is None:
+            self._asked_end = self._ends.ask(self._where)
+        if not self._asked_end.done():
             return False
-        return end <= self._at.offset
+        asked, self._asked_end = self._asked_end, None
+        if asked.exception() is None and asked.result() <= self._at.offset:
+            return True
+        self._silent_since = None  # there is more, or nobody answers: not silence, but ignorance
+        return False
 
     def _finish(self) -> list[SourceItem]:
         self._ended = True

@@ -18,6 +18,7 @@ from bytewax.inputs import FixedPartitionedSource
 
 from connectors.config import KafkaConfig
 from connectors.decoding import Format
+from connectors.end_offsets import EndOffsets
 from connectors.errors import TopicError
 from connectors.gate import EventTimeGate
 from connectors.kafka_client import Consumer, TopicPartition, create_topics, make_consumer, topic_partition
@@ -64,6 +65,7 @@ class KafkaSource(FixedPartitionedSource[SourceItem, KafkaPosition]):
         self._observer = observer or NoObserver()
         self._monotonic = monotonic
         self._gate = EventTimeGate(config.max_ahead_s)
+        self._ends = EndOffsets(config)
         self._stop = threading.Event()
         self._formats = {
             topic: Format(signal, encoding, environment, keep_attributes and signal in {Signal.SPANS, Signal.LOGS})
@@ -119,6 +121,7 @@ class KafkaSource(FixedPartitionedSource[SourceItem, KafkaPosition]):
             position=position,
             end_offset=end,
             gate=self._gate,
+            ends=self._ends,
             stop=self._stop,
             observer=self._observer,
             monotonic=self._monotonic,

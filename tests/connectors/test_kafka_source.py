@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from concurrent.futures import Future
 
 import kafka as kafka_python
 import polars as pl
@@ -211,13 +212,28 @@ def test_silence_at_the_end_makes_a_partition_idle_and_data_wakes_it(kafka_confi
     now[0] = 14.9
     assert partition.next_batch() == []
     now[0] = 15.1
-    (idle,) = partition.next_batch()
+    (idle,) = turn(partition)
     assert (idle.idle, idle.watermark_ns, idle.frame.height) == (True, first.watermark_ns, 0)
     now[0] = 60.0
     assert partition.next_batch() == []
     produce(config, config.topics.spans.name, values[1:])
     (awake,) = turn(partition)
     assert (awake.idle, awake.frame.height) == (False, 20)
+    partition.close()
+
+
+def test_a_partition_whose_broker_is_lost_is_not_idle(kafka_config):
+    now = [0.0]
+    partition = only_spans(kafka_config(idle_timeout_s=1), monotonic=lambda: now[0])
+    for _ in range(200):
+        assert partition.next_batch() == []
+        time.sleep(0.005)
+    lost: Future[int] = Future()
+    lost.set_exception(OSError("nobody answers"))
+    partition._ends.ask = lambda _: lost
+    for _ in range(50):
+        now[0] += 0.5
+        assert partition.next_batch() == []
     partition.close()
 
 
