@@ -13,9 +13,9 @@ import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import IO, Final, NamedTuple, cast
+from typing import IO, Final, NamedTuple
 
 import zstandard
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -31,6 +31,7 @@ PREFIX: Final = "otlp:"
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _NS: Final = 1_000_000_000
+_PIECE_BYTES: Final = 16_384  # of compressed bytes at once
 _PAUSE_S: Final = 0.005
 _JSON_KEYS: Final = {
     b"resourceSpans": Signal.SPANS,
@@ -53,6 +54,40 @@ class FilePosition:
     ended: bool = False
 
 
+class _ZstdStream(RawIOBase):
+    """Decompressed bytes of zstd frames; unlike the library's reader it does not take a cut-off file for whole."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._frame: zstandard.ZstdDecompressionObj | None = None  # None between frames
+        self._ready = memoryview(b"")
+        self._unread = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: memoryview) -> int:  # type: ignore[override]  # typeshed's buffer type has no name here
+        while not self._ready and self._more():
+            pass
+        size = min(len(target), len(self._ready))
+        target[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def _more(self) -> bool:
+        """Decompress a piece; whether there was one."""
+        piece = self._unread or self._raw.read(_PIECE_BYTES)
+        if not piece:
+            if self._frame is not None:
+                raise zstandard.ZstdError("the file ends inside a frame")
+            return False
+        self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+        self._ready = memoryview(self._frame.decompress(piece))
+        self._unread = b""
+        if self._frame.eof:
+            self._unread, self._frame = self._frame.unused_data, None
+        return True
+
+
 class Framed(NamedTuple):
     """One message of a file."""
 
@@ -70,12 +105,8 @@ def read_messages(path: Path) -> Iterator[Framed]:
         with path.open("rb") as raw:
             whole = raw.read(len(_ZSTD_MAGIC)) == _ZSTD_MAGIC
             raw.seek(0)
-            if whole:
-                stream: IO[bytes] = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-                stream = BufferedReader(cast("BufferedReader", stream), 1 << 20)
-            else:
-                stream = raw
-            first = cast("BufferedReader", stream).peek(1)[:1]
+            stream = BufferedReader(_ZstdStream(raw), 1 << 20) if whole else raw
+            first = stream.peek(1)[:1]
             yield from _lines(path, stream) if first in {b"{", b" ", b"\t", b"\r", b"\n"} else _framed(path, stream)
     except OSError as error:
         raise OtlpFileError(f"{path} cannot be read: {error}") from error
