@@ -36,7 +36,6 @@ from remediation.world import WorldFiles
 from signals.batch import DeadLetter
 
 _log = structlog.get_logger("mendstream.remediation")
-GROUP: Final = "mendstream-remediate"
 _CONTENT_TYPE: Final = (("content-type", b"application/cloudevents+json"),)
 
 
@@ -182,7 +181,7 @@ def run(
     world = WorldFiles(config, registry or default_registry(), memory)
     executor = Executor(journal, world, clock=clock, settings=config, stopping=stop.is_set)
     outlet = Outlet(kafka)
-    consumer = _consumer(kafka)
+    consumer = _consumer(kafka, config.consumer_group)
     try:
         executor.recover()
         with Actor(executor, stop, config.poll_s) as actor:
@@ -222,8 +221,8 @@ def _read(
         publish()
 
 
-def _consumer(kafka: KafkaConfig) -> GroupConsumer:
-    made = make_consumer(kafka, group_id=GROUP, auto_offset_reset="earliest")
+def _consumer(kafka: KafkaConfig, group: str) -> GroupConsumer:
+    made = make_consumer(kafka, group_id=group, auto_offset_reset="earliest")
     consumer = cast(GroupConsumer, made)
     consumer.subscribe([kafka.topics.remediation_intents, kafka.topics.root_causes])
     return consumer

@@ -31,6 +31,9 @@ class RemediationConfig(BaseModel):
         description="Name of this executor, the same after a restart and unlike any other's on the same database; "
         "empty: the host's name",
     )
+    consumer_group: str = Field(
+        default="mendstream-remediate", min_length=1, description="Kafka consumer group of the executors"
+    )
     lease_margin_s: Annotated[float, Field(gt=0)] = Field(
         default=60.0,
         description="Seconds beyond the sum of the steps' timeouts after which another executor's run counts as dead",

@@ -29,6 +29,7 @@ from remediation.intents import (
     PreconditionRef,
     Revocation,
     Risk,
+    VerificationPlan,
 )
 from remediation.playbook import Playbook
 from remediation.policy import DECISION_SCOPE, Approval, Policy
@@ -248,6 +249,7 @@ class Decider:
                     )
                     for item in playbook.spec.expected_effect
                 ],
+                verify=[VerificationPlan.model_validate(item.model_dump(mode="json")) for item in playbook.spec.verify],
                 approval=_approval(ruling),
             ),
         )

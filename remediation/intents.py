@@ -84,6 +84,19 @@ class ExpectedEffect(Model):
     within: str
 
 
+class VerificationPlan(Model):
+    """How the expected effect is looked for; the playbook's ``verify`` as it was decided on."""
+
+    name: str
+    initial_delay: str
+    interval: str
+    count: Annotated[int, Field(ge=1)]
+    success_condition: str
+    failure_limit: Annotated[int, Field(ge=0)]
+    inconclusive_limit: Annotated[int, Field(ge=0)]
+    provider: dict[str, Any]
+
+
 class ApprovalRequest(Model):
     """Who has to agree before anything runs."""
 
@@ -117,6 +130,7 @@ class IntentData(Model):
     risk: Risk
     preconditions: list[PreconditionRef]
     expected_effect: list[ExpectedEffect]
+    verify: list[VerificationPlan]
     approval: ApprovalRequest | None = Field(description="Set for propose and approve")
     revocation: Revocation | None = None
 

@@ -31,6 +31,8 @@ PRECONDITION_SCOPE: Final[Scope] = (
 )
 #: What a step's ``bind`` may speak of: validated parameters and nothing else.
 BIND_SCOPE: Final[Scope] = (("params", None),)
+#: What a verification's ``successCondition`` may speak of: the measurement.
+RESULT_SCOPE: Final[Scope] = (("result", None),)
 END: Final = "end"
 
 
@@ -41,6 +43,11 @@ def _checked_precondition(text: str) -> str:
 
 def _checked_bind(text: str) -> str:
     compile_condition(text, BIND_SCOPE)
+    return text
+
+
+def _checked_result(text: str) -> str:
+    compile_condition(text, RESULT_SCOPE)
     return text
 
 
@@ -118,7 +125,7 @@ class Verify(Document):
     initial_delay: Duration = 0
     interval: Duration
     count: Annotated[int, Field(ge=1, le=1_000)]
-    success_condition: str
+    success_condition: Annotated[str, AfterValidator(_checked_result), Field(description="CEL over result")]
     failure_limit: Annotated[int, Field(ge=0)] = 0
     inconclusive_limit: Annotated[int, Field(ge=0)] = 0
     provider: dict[str, Any] = Field(default_factory=dict)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from incidents.memory import Memory
 from incidents.model import RootCauseEvent, rfc3339
@@ -218,15 +220,32 @@ class Bench:
         return record.state
 
 
+#: The executor's tests run on SQLite, and on PostgreSQL too where a server is named.
+_POSTGRES = os.environ.get("MENDSTREAM_TEST_POSTGRES_URL", "")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"] if _POSTGRES else ["sqlite"])
+def database(request, tmp_path) -> Iterator[str]:
+    """URL of an empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/test.sqlite3"
+        return
+    yield _POSTGRES
+    engine = sa.create_engine(sa.engine.make_url(_POSTGRES).set(drivername="postgresql+psycopg"))
+    metadata = sa.MetaData()
+    metadata.reflect(engine)
+    metadata.drop_all(engine)
+    engine.dispose()
+
+
 @pytest.fixture
-def bench(tmp_path, make_policy, make_playbook) -> Iterator[Callable[..., Bench]]:
+def bench(database, make_policy, make_playbook) -> Iterator[Callable[..., Bench]]:
     """Builds a bench from the lines of a policy's spec."""
     built: list[Bench] = []
 
     def build(*lines: str, playbooks: list[Playbook] | None = None, mode: str = "enforce", **config: Any) -> Bench:
-        settings = RemediationConfig(source="/mendstream/test", executor_id="one", **config)
-        url = f"sqlite:///{tmp_path}/test.sqlite3"
-        bench = Bench(url, make_policy(*lines, mode=mode), playbooks or [make_playbook()], settings)
+        settings = RemediationConfig(source="/mendstream/test", database=database, executor_id="one", **config)
+        bench = Bench(database, make_policy(*lines, mode=mode), playbooks or [make_playbook()], settings)
         built.append(bench)
         return bench
 

@@ -123,9 +123,9 @@ def _die_in_the_middle(url, intent, policy, playbook, marker):
 def test_a_killed_process_leaves_a_run_that_the_next_one_ends_as_interrupted(bench, make_event, tmp_path):
     subject = bench(AUTO)
     (intent,) = subject.decider.process(make_event())
-    url, marker = f"sqlite:///{tmp_path}/test.sqlite3", tmp_path / "acted"
+    marker = tmp_path / "acted"
     context = multiprocessing.get_context("fork")
-    arguments = (url, intent, subject.policy, subject.playbooks["restart-instance"], marker)
+    arguments = (subject.config.database, intent, subject.policy, subject.playbooks["restart-instance"], marker)
     process = context.Process(target=_die_in_the_middle, args=arguments)
     process.start()
     process.join(30)
