@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -189,7 +190,7 @@ class SpanFields:
         pieces = [data[start:stop] for start, stop in zip(begin.tolist(), end.tolist(), strict=True)]
         firsts = np.flatnonzero(np.diff(rows, prepend=-1))
         cuts = [*firsts.tolist(), len(pieces)]
-        return rows[firsts], [tuple(pieces[low:high]) for low, high in zip(cuts, cuts[1:], strict=False)]
+        return rows[firsts], [tuple(pieces[low:high]) for low, high in pairwise(cuts)]
 
     def _read_odd(self, spans: list[bytes]) -> None:
         """Read the rows that are out of the ordinary with the complete parser."""

@@ -1,10 +1,10 @@
 """Spans from protobuf, fast: the hot path of the pipeline.
 
 The generated OTLP classes create a Python object for every field that is read. Here protobuf only takes messages apart
-into resources and spans (by way of a cut-down description of the same messages, in which both stay bytes); the fields of
-all spans are then read as columns by ``signals.otlp_span_fields``. What is out of the ordinary goes through the complete
-reader, ``signals.otlp_proto``, with which this one agrees but for one thing: content that no column needs (events, links,
-other attributes) is not validated.
+into resources and spans (by way of a cut-down description of the same messages, in which both stay bytes); the fields
+of all spans are then read as columns by ``signals.otlp_span_fields``. What is out of the ordinary goes through the
+complete reader, ``signals.otlp_proto``, with which this one agrees but for one thing: content that no column needs
+(events, links, other attributes) is not validated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHUNK: Final = 8_192
 class _Message(NamedTuple):
     """A message taken apart."""
 
-    index: int  # among the values of the call
+    number: int  # among the values of the call
     groups: list[tuple[Identity, list[bytes]]]  # spans by resource
 
     @property
@@ -43,7 +43,7 @@ class _Message(NamedTuple):
 def decode_spans(
     values: Sequence[tuple[int, bytes]], default_environment: str
 ) -> tuple[pl.DataFrame, Counter[str], list[tuple[int, OtlpError]]]:
-    """Numbered values to ``SPANS``, counts of what was dropped or repaired, and the values that are no span messages."""
+    """Numbered values to ``SPANS``, with counts of what was dropped or repaired and the values that hold no spans."""
     bad: list[tuple[int, OtlpError]] = []
     skipped: Counter[str] = Counter()
     frames: list[pl.DataFrame] = []
@@ -110,7 +110,7 @@ def _read(messages: list[_Message], skipped: Counter[str], bad: list[tuple[int, 
     fields = SpanFields(spans)
     refused = _refused(messages, fields)
     if refused:
-        bad.extend((messages[place].index, error) for place, error in refused.items())
+        bad.extend((messages[place].number, error) for place, error in refused.items())
         return _read([message for place, message in enumerate(messages) if place not in refused], skipped, bad)
     identities = [who for message in messages for who, _ in message.groups]
     runs = np.asarray([len(group) for message in messages for _, group in message.groups], dtype=np.int64)

@@ -1,8 +1,8 @@
 """Protobuf's wire format read for many messages of one type at once, as columns.
 
 One numpy pass per field position instead of one Python object per field: all messages are walked in step, so that the
-cost is a few array operations per field whatever the number of messages. The walk only finds the fields; it validates no
-nested message. Rows that are anything but plain (groups, very many fields, lengths that do not fit) are reported as
+cost is a few array operations per field whatever the number of messages. The walk only finds the fields; it validates
+no nested message. Rows that are anything but plain (groups, very many fields, lengths that do not fit) are reported as
 ``odd``, for a complete parser to judge. Format: https://protobuf.dev/programming-guides/encoding/.
 """
 
@@ -57,14 +57,13 @@ _STRIDE: Final = _strides()
 class Fields:
     """The fields of n messages: one entry per field, those of one message in their order.
 
-    ``begin`` is where each message begins in ``data``. ``row`` says whose, ``tag`` what (0, or 128 and more, for fields above 15), ``end`` where the field ends in ``data``.
-    ``size`` is how long the content of a length-delimited field is, and the value of a varint. ``odd`` marks the
-    messages that have no entries because they need a complete parser.
+    ``row`` says whose, ``tag`` what (0, or 128 and more, for fields above 15), ``end`` where the field ends in
+    ``data``. ``size`` is how long the content of a length-delimited field is, and the value of a varint. ``odd`` marks
+    the messages that have no entries because they need a complete parser.
     """
 
     data: bytes
     buffer: Bytes
-    begin: Ints
     row: Ints
     tag: Bytes
     end: Ints
@@ -91,7 +90,7 @@ def walk(messages: Sequence[bytes]) -> Fields:
     following = buffer[1:]
     sizes = np.fromiter(map(len, messages), dtype=np.int64, count=len(messages))
     stop = np.cumsum(sizes)
-    place = begin = stop - sizes
+    place = stop - sizes
     row = np.flatnonzero(sizes)
     if len(row) < len(sizes):
         stop, place = stop[row], place[row]
@@ -129,11 +128,11 @@ def walk(messages: Sequence[bytes]) -> Fields:
     if odd.any():
         even = ~odd[row]
         row, tag_of, end, size_of = row[even], tag_of[even], end[even], size_of[even]
-    return Fields(data, buffer, begin, row, tag_of, end, size_of, odd)
+    return Fields(data, buffer, row, tag_of, end, size_of, odd)
 
 
 def _read(buffer: Bytes, place: Ints, stop: Ints) -> tuple[Bytes, Ints, Ints]:
-    """Fields that two bytes do not describe: tag byte (0 above field 15), end and size; broken ones end past ``stop``."""
+    """Fields that two bytes do not describe: tag (0 above field 15), end and size; broken ones end past ``stop``."""
     key, content = _varint(buffer, place)
     wire_type, number = key & 7, key >> 3
     value, after = _varint(buffer, content)
