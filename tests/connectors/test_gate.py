@@ -54,14 +54,10 @@ def test_a_resumed_partition_takes_part_at_its_watermark():
     assert gate.may_poll("a")
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from("abcd"), st.integers(0, 10_000), st.sampled_from(["advance", "idle", "leave", "join"])
-        ),
-        max_size=40,
-    )
-)
+STEP = st.tuples(st.sampled_from("abcd"), st.integers(0, 10_000), st.sampled_from(["advance", "idle", "leave", "join"]))
+
+
+@given(st.lists(STEP, max_size=40))
 def test_somebody_may_always_read_on(steps):
     gate = EventTimeGate(max_ahead_s=60)
     there = set()
