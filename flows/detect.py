@@ -25,6 +25,7 @@ from detectors.river_models import RiverPanel
 from detectors.series import SeriesScreen
 from detectors.span_behaviour import SpanBehaviour
 from detectors.templates import TemplateMiner
+from flows.anomalies import anomaly_rows
 from flows.detect_stage import DetectStage
 from flows.incident_stage import Diagnosis, IncidentStage
 from flows.layout import Layout
@@ -49,6 +50,7 @@ class Outputs:
     intents: Sink[Any] | None = None
     dead_letters: Sink[Any] | None = None
     diagnoses: Sink[Any] | None = None
+    anomalies: Sink[Any] | None = None  # takes rows of ``flows.anomalies``
     records: bool = False  # sinks take Kafka records (else lines of JSON)
 
 
@@ -94,6 +96,9 @@ def build_flow(source: FixedPartitionedSource[SourceItem, Any], job: Job, output
     found = _stage("judge", _to("detect", routed, mined, traced), partial(_detect_stage, job))
     told = _stage("correlate", _to("incidents", routed, mined, found), partial(_incident_stage, job))
 
+    if outputs.anomalies is not None:
+        rows = op.flat_map("anomalies", found, partial(anomaly_rows, bucket_ns=_bucket_ns(job)))
+        op.output("write_anomalies", rows, outputs.anomalies)
     events = op.filter_map("revisions", told, _event)
     if outputs.root_causes is not None:
         op.output(

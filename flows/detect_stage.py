@@ -19,6 +19,7 @@ from flows.findings import (
     Findings,
     entries_of,
     examples_of,
+    golden_deviations,
     golden_of,
     series_deviations,
     span_deviations,
@@ -105,21 +106,31 @@ class DetectStage:
         cells = _all(tables.get(CELLS), CELL_SCHEMA)
         self.judge.open(end_ns, self.behaviour)
         self.judge.take_cells(cells)
-        evidence = self._spans(start_ns, cells)
         screened = self._series(points)
         self.judge.take_series(screened)
+        if cells.height == 0 and not self.recent:
+            # Only metrics: the frames below would all be empty, and empty frames cost as much as small ones.
+            series = series_deviations(screened)
+            found = [Findings(name, tuple(series[name])) for name in sorted(series)]
+            return [Addressed(self.layout.incidents, Rollup(FINDINGS, start_ns, one)) for one in found]
+        evidence = self._spans(start_ns, cells)
         golden = golden_signals(cells)
-        self._river(end_ns, golden)
-        found = self._findings(cells, evidence, screened, golden, _all(tables.get(EXEMPLARS), EXEMPLAR_SCHEMA))
+        models = self._river(end_ns, golden)
+        found = self._findings(
+            cells, evidence, (screened, models), golden, _all(tables.get(EXEMPLARS), EXEMPLAR_SCHEMA)
+        )
         return [Addressed(self.layout.incidents, Rollup(FINDINGS, start_ns, one)) for one in found]
 
     def _spans(self, start_ns: int, cells: pl.DataFrame) -> pl.DataFrame:
         horizon = start_ns - (self.behaviour.config.window_buckets - 1) * self.bucket_ns
-        self.recent.append((start_ns, cells))
-        while self.recent[0][0] < horizon:
+        if cells.height:
+            self.recent.append((start_ns, cells))
+        while self.recent and self.recent[0][0] < horizon:
             self.recent.popleft()
         evidence = self.behaviour.process(start_ns, self.bucket_ns, cells)
         self._calibrate(start_ns, cells, evidence)
+        if evidence.height == 0:
+            return _scored_empty()
         window = pl.concat([frame for _, frame in self.recent])
         return self._scored(with_instances(evidence, window))
 
@@ -159,12 +170,12 @@ class DetectStage:
         self,
         cells: pl.DataFrame,
         evidence: pl.DataFrame,
-        screened: pl.DataFrame,
+        others: tuple[pl.DataFrame, pl.DataFrame],
         golden: pl.DataFrame,
         exemplars: pl.DataFrame,
     ) -> list[Findings]:
-        spans, series = span_deviations(evidence), series_deviations(screened)
-        deviations = {name: [*spans.get(name, ()), *series.get(name, ())] for name in spans.keys() | series.keys()}
+        kinds = span_deviations(evidence), series_deviations(others[0]), golden_deviations(others[1])
+        deviations = {name: [one for kind in kinds for one in kind.get(name, ())] for name in set().union(*kinds)}
         edges = _grouped(self._edges(cells))
         goldens, entries, examples = (
             _grouped(golden_of(golden)),

@@ -8,10 +8,12 @@ from typing import Final
 
 import polars as pl
 
+from detectors.series import DETECTOR_NAME as SERIES_DETECTOR
+from detectors.series import DETECTOR_VERSION as SERIES_VERSION
 from incidents.report import Entry, Example, Golden
 from signals.cells import Cell
 from signals.ids import format_trace_id
-from topology.ranking import METRIC, Deviation
+from topology.ranking import GOLDEN, METRIC, Deviation
 
 #: Metric surprise (decades of tail probability) below which a point says nothing, and above which it says no more.
 SURPRISE_FLOOR: Final = 3.0
@@ -87,6 +89,38 @@ def series_deviations(points: pl.DataFrame) -> dict[str, list[Deviation]]:
                 high=row["hi"],
                 unit="",
                 score=row["score"],
+                detector=SERIES_DETECTOR,
+                version=SERIES_VERSION,
+            )
+        )
+    return found
+
+
+def golden_deviations(panel: pl.DataFrame) -> dict[str, list[Deviation]]:
+    """What the River models find in golden signals (columns of ``RiverPanel.process``)."""
+    found: dict[str, list[Deviation]] = {}
+    surprise = (-(1.0 - pl.col("score")).clip(1e-15, 1.0).log10()).alias("surprise")
+    strong = panel.with_columns(surprise).filter(pl.col("surprise") > SURPRISE_FLOOR)
+    for row in strong.sort("environment", "service", "detector").iter_rows(named=True):
+        single = bool(row["feature"])
+        found.setdefault(row["environment"], []).append(
+            Deviation(
+                service=row["service"],
+                namespace=row["namespace"],
+                instance="",
+                operation="",
+                caller="",
+                kind=GOLDEN,
+                what=row["feature"] or "golden signals",
+                raw=min(row["surprise"], SURPRISE_CAP) - SURPRISE_FLOOR,
+                n=1,
+                observed=row["value"] if single else row["score"],
+                low=0.0,
+                high=0.0,
+                unit="s" if row["feature"].startswith("latency") else "1",
+                score=row["score"],
+                detector=row["detector"],
+                version=row["version"],
             )
         )
     return found

@@ -13,12 +13,9 @@ from incidents.model import DetectorRef, Evidence, EvidenceRefs, FaultKind, rfc3
 from incidents.report import Template
 from incidents.wording import interval, quantity
 from signals.cells import Cell
-from topology.ranking import METRIC, Channel, Credit, Deviation
+from topology.ranking import GOLDEN, METRIC, Channel, Credit, Deviation
 
 _CUT: Final = 160
-
-_SPAN_DETECTOR: Final = DetectorRef(name="span_behaviour", version="1")
-_METRIC_DETECTOR: Final = DetectorRef(name="series_bank", version="1")
 
 #: Parts of a metric's name that say it measures how full or busy something is.
 _SATURATION: Final = (
@@ -63,7 +60,7 @@ def evidence_of(
         unit=one.unit,
         direction=_direction(one),
         anomaly_score=round(min(max(one.score, 0.0), 1.0), 9),
-        detector=_METRIC_DETECTOR if one.kind == METRIC else _SPAN_DETECTOR,
+        detector=DetectorRef(name=one.detector, version=one.version),
         refs=EvidenceRefs(
             trace_ids=list(traces.get((one.service, one.operation), ())),
             log_template=template.text if template else None,
@@ -99,6 +96,7 @@ def fault_kind_of(credits: list[Credit], *, changed: bool) -> FaultKind:
         Channel.GAP: FaultKind.NETWORK,
         Channel.BEHAVIOUR: FaultKind.BEHAVIOUR,
         Channel.METRIC: FaultKind.UNKNOWN,
+        Channel.SYMPTOM: FaultKind.UNKNOWN,
     }
     return kinds[strongest]
 
@@ -109,7 +107,7 @@ def _is_saturation(metric: str) -> bool:
 
 
 def _signal(one: Deviation) -> Literal["span", "log", "metric", "edge"]:
-    if one.kind == METRIC:
+    if one.kind in (METRIC, GOLDEN):
         return "metric"
     if one.kind in (Cell.LOG, Cell.LINE):
         return "log"
@@ -117,7 +115,7 @@ def _signal(one: Deviation) -> Literal["span", "log", "metric", "edge"]:
 
 
 def _name(one: Deviation, template: Template | None) -> str:
-    if one.kind == METRIC:
+    if one.kind in (METRIC, GOLDEN):
         return one.what
     if template is not None:
         return template.text
@@ -151,13 +149,15 @@ def _direction(one: Deviation) -> Literal["up", "down", "new", "gone"]:
             return "new"
         if one.after < 0.01:
             return "gone"
-    if one.kind == METRIC:
+    if one.kind in (METRIC, GOLDEN):
         return "up" if one.observed > one.high else "down"
     return "up" if one.after > one.before else "down"
 
 
 def _statement(one: Deviation, template: Template | None) -> str:
-    """A sentence; the five forms follow the kinds of observation."""
+    """A sentence; the forms follow the kinds of observation."""
+    if one.kind == GOLDEN:
+        return f"{one.what} of {one.service} as its callers see it is unusual ({one.detector})"
     if one.kind == METRIC:
         who = f"{one.service} ({one.instance})" if one.instance else one.service
         seen, expected = quantity(one.observed, one.unit), interval(one.low, one.high, one.unit)

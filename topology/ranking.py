@@ -29,6 +29,7 @@ class Channel(StrEnum):
     GAP = "gap"  # the way to and from it is slow
     BEHAVIOUR = "behaviour"  # it makes other calls or writes other lines
     METRIC = "metric"  # a metric of it deviates
+    SYMPTOM = "symptom"  # its golden signals deviate, whoever is to blame
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,13 @@ class Deviation:
     target: str = ""  # to whom
     remote: bool = False  # who has answered with spans of its own
     score: float = 0.0  # calibrated, 1 - p
+    detector: str = "span_behaviour"
+    version: str = "1"
 
 
-#: ``Deviation.kind`` of a metric series.
+#: ``Deviation.kind`` of a metric series, and of a model on a service's golden signals.
 METRIC: Final = -1
+GOLDEN: Final = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,9 @@ class RankingConfig:
     secondary: float = 0.05  # share of the further credits of a service that is added to its strongest
     metric: float = 1.0
 
+
+#: Golden signals show that a service suffers, not that it is the cause: they are told, and hardly count.
+_SYMPTOM_WEIGHT: Final = 0.02
 
 #: Deviations that a deviating callee can bring about in its caller.
 _INHERITABLE: Final = frozenset({Channel.TIME, Channel.BEHAVIOUR, Channel.ERROR})
@@ -166,6 +173,8 @@ def _direct(deviations: Sequence[Deviation]) -> list[Credit]:
             credits.append(
                 Credit(one.target if calls else one.service, Channel.CALL if calls else Channel.TIME, one.raw, one)
             )
+        elif one.kind == GOLDEN:
+            credits.append(Credit(one.service, Channel.SYMPTOM, _SYMPTOM_WEIGHT * one.raw, one))
         elif one.kind == METRIC:
             credits.append(Credit(one.service, Channel.METRIC, one.raw, one))
         else:

@@ -131,9 +131,7 @@ def record(
     config: Annotated[Path | None, typer.Option(help="YAML settings; their kafka section is used")] = None,
     environment: Annotated[str, typer.Option(help="Environment of telemetry that names none")] = "default",
     duration: Annotated[float | None, typer.Option(min=0.0, help="Seconds to record; until Ctrl-C without it")] = None,
-    stop_at_end: Annotated[
-        bool, typer.Option("--stop-at-end", help="Record what the topics hold now, then end")
-    ] = False,
+    stop_at_end: Annotated[bool, typer.Option("--stop-at-end", help="Record what the topics hold, then end")] = False,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="Begin at the oldest messages; --stop-at-end always does")
     ] = False,
