@@ -171,3 +171,12 @@ def test_a_playbook_that_takes_too_long_is_stopped_at_its_timeout(tmp_path, inve
     )
     result = act(playbook, inventory, {})
     assert (result.status, result.message) == ("timeout", "stopped at the step's timeout")
+
+
+def test_the_example_inventory_describes_what_the_playbooks_ask_for(library):
+    path = library["restart-instance"].folder / "ansible" / "inventory.example.yml"
+    payment = yaml.safe_load(path.read_text())["mendstream"]["hosts"]["localhost"]["mendstream_services"]["payment"]
+    asked = {"restart", "instances", "state_dir", "apply", "min_replicas", "max_replicas"}
+    assert set(payment) == asked
+    texts = [file.read_text() for file in path.parent.glob("*.yml") if file != path]
+    assert all(any(f"].{name}" in text or f".{name}[" in text for text in texts) for name in asked)
