@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-import kafka  # type: ignore[import-untyped]  # kafka-python ships no type information
-import kafka.errors  # type: ignore[import-untyped]  # as above
+import kafka
+import kafka.errors
 
 from connectors.config import KafkaConfig
 

@@ -8,7 +8,7 @@ import pytest
 
 from connectors.config import KafkaConfig
 from connectors.errors import DeliveryError
-from connectors.kafka_client import make_consumer, topic_partition
+from connectors.kafka_client import KafkaTimeoutError, make_consumer, topic_partition
 from connectors.kafka_sink import DeadLetterKafkaSink, KafkaSink, KafkaWriter, OutRecord
 from signals.batch import DeadLetter, DeadLetters
 
@@ -63,13 +63,28 @@ def test_a_record_that_the_broker_refuses_raises_too(kafka_config, topics):
     writer.close()
 
 
-def test_a_topic_without_enough_replicas_in_sync_raises_when_the_time_is_up(kafka_config, topics):
-    config = kafka_config(delivery_timeout_s=2)
-    topic = topics("lonely", **{"min.insync.replicas": "2"})
+def test_what_the_topic_does_not_accept_raises_and_what_it_accepts_is_there(kafka_config, topics):
+    config = kafka_config()
+    topic = topics("compacted", **{"cleanup.policy": "compact"})  # takes records with a key only
     writer = KafkaWriter(config, topic)
+    writer.write([OutRecord(b"k", b"kept")])
     with pytest.raises(DeliveryError, match=topic):
-        writer.write([OutRecord(b"k", b"v")])
+        writer.write([OutRecord(None, b"refused")])
     writer.close()
+    assert [record.value for record in contents(config, topic, 1)] == [b"kept"]
+
+
+def test_brokers_that_are_gone_raise_when_the_time_is_up():
+    class Deaf:
+        def send(self, *_, **__):
+            return self
+
+        def flush(self, timeout=None):
+            raise KafkaTimeoutError(f"not within {timeout}")
+
+    writer = KafkaWriter(KafkaConfig(delivery_timeout_s=3), "results", producer=Deaf())
+    with pytest.raises(DeliveryError, match=r"'results'.*not delivered within 3 s.*127\.0\.0\.1:9092 are up"):
+        writer.write([OutRecord(b"k", b"v")])
 
 
 def test_dead_letters_keep_their_bytes_and_say_where_they_came_from(kafka_config):
