@@ -85,7 +85,9 @@ class MetricNormaliser:
         self.dropped = 0
         self.ignored: Counter[str] = Counter()
 
-    def __len__(self) -> int:
+    @property
+    def series(self) -> int:
+        """How many series are remembered."""
         return len(self._last)
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:

@@ -76,7 +76,7 @@ def explicit_buckets(
     if below.counts:
         edges += [-_bound(below.offset + place, scale) for place in range(len(below.counts), -1, -1)]
         buckets += [0, *reversed(below.counts)]
-    if zero_count or not edges:
+    if zero_count:
         if not edges or edges[-1] < -threshold:
             edges.append(-threshold)
             buckets.append(0)

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from signals.ids import SPAN_ID_BYTES, TRACE_ID_BYTES, hash_id, span_ids_from_bytes, trace_ids_from_bytes
+from signals.ids import SPAN_ID_BYTES, TRACE_ID_BYTES, span_ids_from_bytes, trace_ids_from_bytes
 from signals.names import NAME_KEYS, PEER_KEYS, is_bare_method, operation_name, peer_name
 from signals.otlp_columns import SpanColumns
 from signals.otlp_proto import add_spans, parse
@@ -92,25 +92,17 @@ class SpanFields:
             self._read_odd(spans)
 
     def _ids(self, wanted: int, size: int) -> list[U64]:
-        """Ids as 64-bit words; of the wrong length: hashed and counted."""
+        """Ids as 64-bit words; rows with one of the wrong length are odd."""
         fields = self._fields
         rows, end, sizes = fields.only(wanted)
         columns = [np.zeros(len(fields.odd), dtype=np.uint64) for _ in range(size // 8)]
         right = sizes == size
         if not right.all():
-            self._wrong_ids(columns, rows[~right], end[~right], sizes[~right], size)
+            self._odd[rows[~right]] = True
             rows, end = rows[right], end[right]
         for word, column in enumerate(columns):
             column[rows] = fields.words(end - size + 8 * word).view(">u8")
         return columns
-
-    def _wrong_ids(self, columns: list[U64], rows: Ints, end: Ints, sizes: Ints, size: int) -> None:
-        for row, stop, length in zip(rows.tolist(), end.tolist(), sizes.tolist(), strict=True):
-            if length:
-                self.odd_ids += 1
-                words = np.frombuffer(hash_id(self._fields.data[stop - length : stop], size), dtype=">u8")
-                for column, word in zip(columns, words, strict=True):
-                    column[row] = word
 
     def _times(self, wanted: int) -> U64:
         rows, end, _ = self._fields.only(wanted)
