@@ -69,9 +69,8 @@ def main() -> None:
         print(
             f"{system.name:12s} GA {accuracy:.4f}  FGA {f1:.4f}  templates {len(set(ids)):4d}  {seconds * 1e3:5.0f} ms"
         )
-    print(
-        f"{'mean':12s} GA {sum(a for a, _ in results) / len(results):.4f}  FGA {sum(f for _, f in results) / len(results):.4f}"
-    )
+    accuracy, f1 = (sum(column) / len(results) for column in zip(*results, strict=True))
+    print(f"{'mean':12s} GA {accuracy:.4f}  FGA {f1:.4f}")
     if arguments.scorer:
         subprocess.run([sys.executable, str(arguments.scorer), str(arguments.out)], check=True)
 

@@ -26,10 +26,18 @@ _CYCLE_S: Final = 300.0  # ... this interval, more slowly with closer points
 class Screened(NamedTuple):
     """What the bank says of each point, all of shape (n,)."""
 
-    raw: Floats  # surprise in [0, 5]: 0 = nothing new, one per view that is far beyond its record
+    raw: Floats  # surprise: 0 = nothing new; grows with the logarithm of the margins beyond the records
     low: Floats  # expected interval in the view that is most surprised; NaN during the warm-up
     high: Floats
     direction: Floats  # +1 above, -1 below what was expected, 0 during the warm-up
+
+
+class _Points(NamedTuple):
+    """One point per row, all of shape (n,)."""
+
+    rows: Rows
+    x: Floats
+    t_ns: Times
 
 
 class _Field:
@@ -98,7 +106,7 @@ class SeriesBank:
         state, views = self._state[:, rows], self._views[:, :, rows]
         judged = self._judge(rows, state, views, x, t_ns)
         low, high = self._expected(state, views, judged)
-        self._learn(rows, state, views, x, t_ns, judged)
+        self._learn(_Points(rows, x, t_ns), state, views, judged)
         return Screened(judged.raw, low, high, judged.direction)
 
     def reset(self, rows: Rows) -> None:
@@ -126,7 +134,7 @@ class SeriesBank:
         return Screened(*out)
 
     def _judge(self, rows: Rows, state: Floats, views: Floats, x: Floats, t_ns: Times) -> Judged:
-        """What the five views make of each point; advances the means in ``state``, which is a copy."""
+        """What the five views make of each point; advances the three means in ``state``, which is a copy."""
         seen = state[_Field.SEEN]
         fresh = 1.0 / (seen + 1.0)
         deviation = np.sqrt(state[_Field.VARIANCE]) + 0.01 * np.abs(state[_Field.MEAN]) + 1e-9
@@ -151,8 +159,13 @@ class SeriesBank:
         known = np.minimum(np.log1p(seen) / np.log1p(self._config.memory_points), 1.0)
         changes = state[_Field.CHANGES] + (x != state[_Field.LAST])
         warm = seen >= self._config.warmup_points
-        raw = np.where(warm, judged.raw * known * np.minimum(changes / 3.0, 1.0), 0.0)
-        return judged._replace(raw=raw, direction=np.where(warm, judged.direction, 0.0), usual=usual)
+        weight = np.where(warm, known * np.minimum(changes / 3.0, 1.0), 0.0)
+        return judged._replace(
+            raw=judged.raw * weight,
+            beyond=judged.beyond * weight,
+            direction=np.where(warm, judged.direction, 0.0),
+            usual=usual,
+        )
 
     def _expected(self, state: Floats, views: Floats, judged: Judged) -> tuple[Floats, Floats]:
         """The interval that the most surprised view expected: its record; three deviations where none is."""
@@ -169,7 +182,8 @@ class SeriesBank:
             ends.append(np.where(judged.direction == 0.0, np.nan, end))
         return ends[0], ends[1]
 
-    def _learn(self, rows: Rows, state: Floats, views: Floats, x: Floats, t_ns: Times, judged: Judged) -> None:
+    def _learn(self, point: _Points, state: Floats, views: Floats, judged: Judged) -> None:
+        rows, x, t_ns = point
         seen = state[_Field.SEEN]
         first = seen == 0
         gap = np.where(first, 0.0, (t_ns - self._last_ns[rows]) * 1e-9)
@@ -179,12 +193,13 @@ class SeriesBank:
         state[_Field.GAP] = np.maximum(state[_Field.GAP] * 0.999, gap)
 
         weight = np.clip(interval / _FULL_S, 0.01, 1.0)
-        hot = (judged.raw > self._config.pause_raw) & (seen >= self._config.middle_points)
+        hot = (judged.beyond > self._config.pause_views) & (seen >= self._config.middle_points)
         paused = hot & (state[_Field.HELD] < self._config.hold_points)
         cooled = np.where(hot, state[_Field.HELD], np.maximum(state[_Field.HELD] - _COOLING * weight, 0.0))
         state[_Field.HELD] = np.where(paused, state[_Field.HELD] + weight, cooled)
         ageing = gap * (np.log(2.0) / (self._config.record_half_life_days * 86_400.0))
-        learn_records(views, judged, seen, ~paused, ageing, self._config.memory_points)
+        memory = np.maximum(1.0 / self._config.memory_points, 1.0 / (seen + 1.0))
+        learn_records(views, judged.features, rate=memory, learning=~paused, ageing=ageing)
 
         error = x - state[_Field.MEAN]
         rate = np.maximum(1.0 / self._config.spread_points, 1.0 / (seen + 1.0))

@@ -11,7 +11,7 @@ import numpy as np
 
 from detectors.base import Flags, Floats, Rows
 
-_GAIN: Final = 2.0  # a margin of half a standard deviation beyond the record is most of the way to full surprise
+_GAIN: Final = 2.0  # a margin of half a standard deviation beyond the record is most of the way to a view's full voice
 _FLOOR: Final = 0.01  # least standard deviation, as a share of the mean
 
 
@@ -28,14 +28,15 @@ class Judged(NamedTuple):
     """What the views make of each point; (n,) but for ``features`` (views, n)."""
 
     features: Floats
-    raw: Floats  # sum over views of the saturated margin beyond the record
+    raw: Floats  # sum over views of the margin beyond the record, each on a logarithmic scale
+    beyond: Floats  # how many views are beyond their records, each counting up to 1
     direction: Floats  # of the most surprised view; of the value against its mean where none is
     leading: Rows  # the most surprised view
     usual: Floats  # what the hour of the week usually shows
 
 
 def judge(features: Floats, views: Floats, seen: Floats) -> Judged:
-    """Margins beyond the records, in standard deviations, saturated and summed. Sets the records of new series."""
+    """Margins beyond the records, in standard deviations, summed over views. Sets the records of new series."""
     new = seen == 0
     if new.any():
         views[View.TOP] = np.where(new, features, views[View.TOP])
@@ -51,18 +52,18 @@ def judge(features: Floats, views: Floats, seen: Floats) -> Judged:
         above[leading, series] > 0.0,
         features[View.VALUE] >= views[View.MEAN, View.VALUE],
     )
-    return Judged(features, np.tanh(_GAIN * margin).sum(axis=0), np.where(up, 1.0, -1.0), leading, features[View.VALUE])
+    raw = np.log1p(_GAIN * margin).sum(axis=0)
+    beyond = np.tanh(_GAIN * margin).sum(axis=0)
+    return Judged(features, raw, beyond, np.where(up, 1.0, -1.0), leading, features[View.VALUE])
 
 
-def learn_records(
-    views: Floats, judged: Judged, seen: Floats, learning: Flags, ageing: Floats, memory_points: int
-) -> None:
+def learn_records(views: Floats, features: Floats, *, rate: Floats, learning: Flags, ageing: Floats) -> None:
     """Move records, means and variances of the learning series, in place.
 
-    Shapes: ``views`` (parts, views, n), the rest (n,). ``ageing`` is the share by which records shrink towards the mean.
+    Shapes: ``views`` (parts, views, n), ``features`` (views, n), the rest (n,). ``rate`` is the weight of this point in
+    mean and variance, ``ageing`` the share by which records shrink towards the mean.
     """
-    features = judged.features
-    rate = np.where(learning, np.maximum(1.0 / memory_points, 1.0 / (seen + 1.0)), 0.0)
+    rate = np.where(learning, rate, 0.0)
     mean, variance = views[View.MEAN], views[View.VARIANCE]
     error = features - mean
     mean += rate * error

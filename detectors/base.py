@@ -50,7 +50,7 @@ class RiverDetector(Protocol):
 class OnTarget:
     """One of River's supervised detectors (GaussianScorer, StandardAbsoluteDeviation) on the only feature it is given.
 
-    River tells those two kinds apart by whether they watch features ``x`` or a target ``y``; here a feature is a feature.
+    River tells the two kinds apart by whether they watch features ``x`` or a target ``y``; here all are features.
     """
 
     def __init__(self, detector: Any) -> None:  # noqa: ANN401 - River's classes carry no types
@@ -76,13 +76,15 @@ def as_detector(estimator: Any) -> RiverDetector:  # noqa: ANN401 - River's clas
 class PerRow:
     """Any River anomaly detector as a ``Detector``: one model per row, made by ``factory``.
 
-    Costs a Python call per point, so it is for a few hundred series; ``factory`` must be picklable.
+    Costs a Python call per point, so it is for a few hundred series; ``factory`` must be picklable. The one value of a
+    series that has never had another scores 0: rounding in a model's variance must not make it odd.
     """
 
     def __init__(self, factory: Callable[[], Any], feature: str = "x") -> None:
         self._factory = factory
         self._feature = feature
         self._models: dict[int, RiverDetector] = {}
+        self._only: dict[int, float | None] = {}  # the value of a series that has had no other
         self._ignored = 0
 
     @property
@@ -95,7 +97,7 @@ class PerRow:
         scores = np.zeros(len(rows))
         for i, (row, value) in enumerate(zip(rows.tolist(), x.tolist(), strict=True)):
             model = self._models.get(row)
-            if model is not None and np.isfinite(value):
+            if model is not None and np.isfinite(value) and self._only[row] != value:
                 score = float(model.score_one({self._feature: value}))
                 scores[i] = score if np.isfinite(score) else 0.0
         return scores
@@ -108,6 +110,9 @@ class PerRow:
                 continue
             if row not in self._models:
                 self._models[row] = as_detector(self._factory())
+                self._only[row] = value
+            elif self._only[row] != value:
+                self._only[row] = None
             self._models[row].learn_one({self._feature: value})
 
 

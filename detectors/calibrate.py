@@ -32,7 +32,7 @@ class TailCalibrator:
 
     The tail beyond the smallest of the ``tail_fraction`` quantile and the last 20 points follows a generalised Pareto
     law (Pickands 1975) whose parameters are Dekkers, Einmahl and de Haan's moment estimates (Annals of Statistics,
-    1989), which need only the mean and mean square of log-exceedances; streaming use as in SPOT (Siffer et al., KDD 2017).
+    1989), which need only the mean and mean square of log-exceedances; used on streams as by Siffer et al. (KDD 2017).
 
     >>> calibrator = TailCalibrator(CalibrationConfig(prior_points=100))
     >>> raw = np.random.default_rng(1).exponential(size=50_000)
@@ -53,6 +53,7 @@ class TailCalibrator:
         self._pending: Counts = np.zeros((pools, _BINS + 1), dtype=np.int64)
         self._epoch = -(2**62)
         self._age = -(2**62)
+        self._refreshed_at = 0.0  # weight of pool 0 when all tables were last computed
         self._tables: Floats = np.empty((0, _BINS + 1))  # log tail probability at each edge
         self._floors: Floats = np.empty(0)
         self._refresh()
@@ -94,7 +95,9 @@ class TailCalibrator:
         aged = self._grow_old(t_ns)
         if aged or self._pending[0].any():
             self._counts += self._pending * _UNIT
-            changed = None if aged else np.flatnonzero(self._pending.any(axis=1))
+            # Every pool rests on pool 0 a little; it is enough to follow when pool 0 has grown by a few hundredths.
+            grown = self._counts[0].sum() > 1.03 * self._refreshed_at
+            changed = None if aged or grown else np.flatnonzero(self._pending.any(axis=1))
             self._pending[:] = 0
             self._refresh(changed)
 
@@ -167,10 +170,11 @@ class TailCalibrator:
         return True
 
     def _refresh(self, changed: npt.NDArray[np.intp] | None = None) -> None:
-        """Recompute the tables of the changed pools (all of them when pool 0's weight has shifted them noticeably)."""
+        """Recompute the tables of the changed pools, or of all."""
         weight = float(self._config.prior_points)
         if changed is None or len(self._tables) != self.pools:
             changed = np.arange(self.pools)
+            self._refreshed_at = float(self._counts[0].sum())
             self._tables = np.zeros((self.pools, _BINS + 1))
             self._floors = np.zeros(self.pools)
         everything = self._counts[0] / _UNIT + weight * self._prior

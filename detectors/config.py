@@ -37,7 +37,7 @@ class BankConfig(Settings):
     memory_points: int = Field(
         default=3000, ge=10, description="Points a view's deviation remembers; full surprise then"
     )
-    pause_raw: float = Field(default=2.0, gt=0, le=5, description="Raw surprise above which learning pauses")
+    pause_views: float = Field(default=2.0, gt=0, le=5, description="Views beyond their records that pause learning")
     hold_points: float = Field(
         default=10.0,
         gt=0,
@@ -115,13 +115,12 @@ class RiverConfig(Settings):
 class TemplateConfig(Settings):
     """Log template mining (``detectors.templates``)."""
 
-    similarity: float = Field(default=0.7, gt=0, le=1, description="Share of equal tokens to join a template")
+    similarity: float = Field(default=0.75, gt=0, le=1, description="Share of equal tokens to join a template")
     depth: int = Field(default=2, ge=1, description="Leading tokens that must be equal where they hold no parameter")
-    max_children: int = Field(default=100, ge=2, description="Distinct tokens at a tree node before the rest share one")
     max_templates_per_service: int = Field(default=1000, ge=1, description="Templates held per service")
     max_templates: int = Field(default=50_000, ge=1, description="Templates held in all")
     max_cached_lines: int = Field(default=200_000, ge=0, description="Masked lines whose template is remembered")
-    max_line_chars: int = Field(default=2000, ge=16, description="Longer lines are cut here before mining")
+    max_line_chars: int = Field(default=1000, ge=16, description="Longer lines are cut here before mining")
     max_tokens: int = Field(default=200, ge=1, description="Tokens of a line that are looked at")
     extra_masks: list[str] = Field(default_factory=list, description="Regular expressions (Rust syntax) of parameters")
 

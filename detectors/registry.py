@@ -50,5 +50,5 @@ class Registry:
 
 
 DETECTORS: Final = Registry()
-DETECTORS.register("bank", SeriesBank)
+DETECTORS.register("series_bank", SeriesBank)
 DETECTORS.register("river_gaussian", partial(PerRow, partial(anomaly.GaussianScorer, grace_period=30)))

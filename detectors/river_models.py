@@ -154,7 +154,7 @@ class RiverPanel:
             )
         if not columns:
             return pl.DataFrame(schema=PANEL)
-        return pl.concat(columns).select(PANEL.names()).cast(dict(PANEL))
+        return pl.concat(columns).select(pl.col(name).cast(dtype) for name, dtype in PANEL.items())
 
     def _model(
         self, number: int, config: RiverModelConfig, watches: list[_Watch], values: list[dict[str, float]]

@@ -55,7 +55,7 @@ class SeriesScreen:
     def __init__(self, config: SeriesConfig | None = None) -> None:
         self._config = config or SeriesConfig()
         self._bank = SeriesBank(self._config.bank)
-        self._calibrator = TailCalibrator(self._config.calibration)
+        self._calibrator = TailCalibrator(self._config.calibration, prior_scale=1.0)
         self._registry = RowRegistry(self._config.max_series)
         self._pool_of: Rows = np.zeros(0, dtype=np.int64)
         self._pools: dict[str, int] = {}
@@ -71,7 +71,7 @@ class SeriesScreen:
         return self._counters + Counter(known)
 
     def process(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The frame (schema ``signals.schema.SERIES``) with the columns of ``SCREENED`` added, rows in the same order."""
+        """The frame (schema ``signals.schema.SERIES``) with the columns of ``SCREENED`` added, rows in their order."""
         if frame.is_empty():
             return frame.with_columns(*(pl.lit(None, dtype).alias(name) for name, dtype in SCREENED.items()))
         keys = frame.select(pl.concat_str(KEY_COLUMNS, separator=_SEPARATOR)).to_series()
