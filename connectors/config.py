@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from signals.otlp import Encoding
@@ -126,6 +124,10 @@ class KafkaConfig(_Model):
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    def changed(self, **fields: object) -> KafkaConfig:
+        """The same settings with some fields replaced, validated like any others."""
+        return KafkaConfig.model_validate({name: getattr(self, name) for name in type(self).model_fields} | fields)
+
     def connection(self) -> dict[str, Any]:
         """Settings that consumers, producers and admin clients of kafka-python share."""
         options: dict[str, Any] = {
@@ -145,24 +147,6 @@ class KafkaConfig(_Model):
         }
         options.update({key: value for key, value in optional.items() if value is not None})
         return options | self.client_options
-
-
-def load_kafka_config(path: Path | None = None, bootstrap_servers: str | None = None) -> KafkaConfig:
-    """The ``kafka`` section of a YAML file, or the defaults; brokers given beside it win.
-
-    Raises:
-        ValueError: The file is no such YAML, or a key of it is wrong; the message names it.
-    """
-    section: dict[str, Any] = {}
-    if path is not None:
-        try:
-            whole = yaml.safe_load(path.read_bytes()) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise ValueError(f"{path} cannot be read as YAML: {error}") from error
-        section = whole.get("kafka") or {} if isinstance(whole, dict) else {}
-    if bootstrap_servers:
-        section = {**section, "bootstrap_servers": bootstrap_servers}
-    return KafkaConfig.model_validate(section)
 
 
 def _reveal(secret: SecretStr | None) -> str | None:

@@ -18,10 +18,11 @@ import polars as pl
 import typer
 
 from connectors.cloudevents import encode_change
-from connectors.config import KafkaConfig, load_kafka_config
-from connectors.errors import ConnectorError, DeliveryError
+from connectors.config import KafkaConfig
+from connectors.errors import DeliveryError
 from connectors.kafka_client import KafkaError, Producer, SentRecord, create_topics, make_producer
 from connectors.recording import RecordingSource, iterate
+from flows.commands.common import ConfigOption, consoles, fail, remedies, settings_from
 from signals.batch import Batch
 from signals.ids import format_trace_id
 from signals.otlp import Encoding
@@ -226,35 +227,37 @@ class _Sender:
 
 
 def publish(
-    recording: Annotated[Path, typer.Argument(help="Folder of the recording")],
+    recording: Annotated[Path, typer.Argument(help="Folder of the recording.")],
     *,
+    config: ConfigOption = None,
     bootstrap_servers: Annotated[
-        str | None, typer.Option(envvar="KAFKA_BOOTSTRAP_SERVERS", help="host:port[,host:port]")
+        str | None, typer.Option(envvar="KAFKA_BOOTSTRAP_SERVERS", help="host:port[,host:port], above the settings.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML settings; their kafka section is used")] = None,
-    speed: Annotated[float, typer.Option(min=0.0, help="1 as it happened, 10 ten times as fast, 0 at once")] = 0.0,
-    partitions: Annotated[int, typer.Option(min=1, help="Partitions of topics that are created")] = 4,
-    spread: Annotated[Spread, typer.Option(help="How rows are spread over partitions")] = Spread.TRACE,
+    speed: Annotated[float, typer.Option(min=0.0, help="1 as it happened, 10 ten times as fast, 0 at once.")] = 0.0,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of topics that are created.")] = 4,
+    spread: Annotated[Spread, typer.Option(help="How rows are spread over partitions.")] = Spread.TRACE,
 ) -> None:
     """Publish a recording to Kafka as OTLP telemetry."""
     from rich.progress import MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Display
 
+    kafka = settings_from(config).kafka
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    try:
-        settings = load_kafka_config(config, bootstrap_servers)
-        with Display(*columns, transient=True) as display:
-            tasks = {signal: display.add_task(signal.value, total=None) for signal in Signal}
-            counts = publish_recording(
-                recording,
-                settings,
-                speed=speed,
-                partitions=partitions,
-                spread=spread,
-                on_progress=lambda done: display.update(tasks[done.signal], completed=done.rows),
-            )
-    except (ConnectorError, KafkaError, ValueError) as error:
-        typer.secho(str(error), fg=typer.colors.RED, err=True)
-        raise typer.Exit(1) from error
-    said = ", ".join(f"{count} {signal}" for signal, count in counts.items()) or "nothing"
-    typer.echo(f"Published {said} to {', '.join(settings.bootstrap_servers)}.")
+    printed, progress = consoles()
+    with remedies():
+        try:
+            kafka = kafka.changed(bootstrap_servers=bootstrap_servers) if bootstrap_servers else kafka
+            with Display(*columns, console=progress, transient=True) as display:
+                tasks = {signal: display.add_task(signal.value, total=None) for signal in Signal}
+                counts = publish_recording(
+                    recording,
+                    kafka,
+                    speed=speed,
+                    partitions=partitions,
+                    spread=spread,
+                    on_progress=lambda done: display.update(tasks[done.signal], completed=done.rows),
+                )
+        except (KafkaError, ValueError) as error:
+            raise fail(f"Kafka at {', '.join(kafka.bootstrap_servers)}: {error}") from error
+    said = ", ".join(f"{count:,} {signal}" for signal, count in counts.items()) or "nothing"
+    printed.print(f"Published {said} to {', '.join(kafka.bootstrap_servers)}.", markup=False, highlight=False)
