@@ -110,7 +110,9 @@ class SeriesScreen:
         refused = frame.filter(~kept).with_columns(
             raw=0.0, score=0.0, lo=float("nan"), hi=float("nan"), direction=pl.lit(0, pl.Int8)
         )
-        return pl.concat([self._score(frame.filter(kept), keys.filter(kept).to_list()), refused])
+        scored = self._score(frame.filter(kept), keys.filter(kept).to_list())
+        places = np.argsort(np.concatenate([np.flatnonzero(kept), np.flatnonzero(~kept)]))
+        return pl.concat([scored, refused])[places]
 
     def _score(self, frame: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
         rows, new = self._registry.locate(keys)

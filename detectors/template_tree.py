@@ -1,9 +1,9 @@
 """The search tree of log templates of all services: which template a masked line belongs to.
 
 A fixed-depth tree over leading tokens and token count after Drain (He, Zhu, Zheng and Lyu, "Drain: An online log
-parsing approach with fixed depth tree", ICWS 2017), with three differences: a word in capitals names a state or an event and
-is never a parameter when another such word stands in its place; positions that are parameters on both sides count half
-towards similarity; and equal parameters in a row count once, since lists have any length.
+parsing approach with fixed depth tree", ICWS 2017), with three differences: a word in capitals names a state or an
+event and is never a parameter when another such word stands in its place; positions that are parameters on both sides
+count half towards similarity; and equal parameters in a row count once, since lists have any length.
 """
 
 from __future__ import annotations

@@ -166,8 +166,8 @@ def test_a_series_that_takes_over_a_row_starts_without_its_history():
 
 def test_more_series_than_fit_at_one_moment_are_refused_and_counted():
     screen = SeriesScreen(SeriesConfig(max_series=3))
-    screened = screen.process(frame(1, series=5))
-    assert screened.height == 5
+    points = frame(1, series=5)
+    assert_frame_equal(screen.process(points).select(SERIES.names()), points)
     assert screen.counters["series_refused"] == 2
 
 
