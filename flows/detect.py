@@ -7,9 +7,8 @@ its state.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ import bytewax.operators as op
 import orjson
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource
-from bytewax.operators import KeyedStream, StatefulBatchLogic
+from bytewax.operators import KeyedStream
 from bytewax.outputs import Sink
 
 from connectors.kafka_sink import OutRecord
@@ -27,9 +26,11 @@ from detectors.span_behaviour import SpanBehaviour
 from detectors.templates import TemplateMiner
 from flows.anomalies import anomaly_rows
 from flows.detect_stage import DetectStage
+from flows.engine import DecideLogic, StageLogic
 from flows.incident_stage import Diagnosis, IncidentStage
 from flows.layout import Layout
 from flows.messages import Addressed
+from flows.observer import FlowObserver, Unobserved
 from flows.settings import Settings
 from flows.stages import LogStage, TraceStage
 from flows.windows import Window
@@ -50,6 +51,7 @@ class Outputs:
     intents: Sink[Any] | None = None
     dead_letters: Sink[Any] | None = None
     diagnoses: Sink[Any] | None = None
+    memory: Sink[RootCauseEvent] | None = None  # takes revisions as they are
     anomalies: Sink[Any] | None = None  # takes rows of ``flows.anomalies``
     records: bool = False  # sinks take Kafka records (else lines of JSON)
 
@@ -64,22 +66,8 @@ class Job:
     decider: Callable[[], Decider] | None = None
     known_edges: tuple[tuple[str, str], ...] = ()
     windows: tuple[Window, ...] = ()
-    on_batch: Callable[[Batch], None] | None = None  # progress and metrics of this process
-
-
-class DecideLogic(StatefulBatchLogic[RootCauseEvent, Intent, bytes]):
-    """Incident revisions to intents, per environment."""
-
-    def __init__(self, build: Callable[[], Decider], resume: bytes | None) -> None:
-        self._decider: Decider = pickle.loads(resume) if resume is not None else build()  # noqa: S301 - as above
-
-    def on_batch(self, values: list[RootCauseEvent]) -> tuple[list[Intent], bool]:
-        """Decide each revision."""
-        return [intent for event in values for intent in self._decider.process(event)], StatefulBatchLogic.RETAIN
-
-    def snapshot(self) -> bytes:
-        """The decider's state."""
-        return pickle.dumps(self._decider, protocol=5)
+    on_batch: Callable[[Batch], None] | None = None  # progress of a replay
+    observer: FlowObserver = field(default_factory=Unobserved)
 
 
 def build_flow(source: FixedPartitionedSource[SourceItem, Any], job: Job, outputs: Outputs) -> Dataflow:
@@ -87,54 +75,39 @@ def build_flow(source: FixedPartitionedSource[SourceItem, Any], job: Job, output
     flow = Dataflow("mendstream")
     items = op.input("telemetry", flow, source)
     if outputs.dead_letters is not None:
-        letters = op.filter_map("dead_letters", items, _letters)
+        letters = op.filter_map("dead_letters", items, partial(_letters, job, outputs))
         op.output("write_dead_letters", letters, outputs.dead_letters)
     routed = op.flat_map("route", items, partial(_route, job))
 
-    mined = _stage("mine_logs", _to("logs", routed), partial(_log_stage, job))
-    traced = _stage("assemble_traces", _to("traces", routed, mined), partial(_trace_stage, job))
-    found = _stage("judge", _to("detect", routed, mined, traced), partial(_detect_stage, job))
-    told = _stage("correlate", _to("incidents", routed, mined, found), partial(_incident_stage, job))
+    mined = _stage("mine_logs", _to("logs", routed), partial(_log_stage, job), job.observer)
+    traced = _stage("assemble_traces", _to("traces", routed, mined), partial(_trace_stage, job), job.observer)
+    found = _stage("judge", _to("detect", routed, mined, traced), partial(_detect_stage, job), job.observer)
+    told = _stage("correlate", _to("incidents", routed, mined, found), partial(_incident_stage, job), job.observer)
 
     if outputs.anomalies is not None:
         rows = op.flat_map("anomalies", found, partial(anomaly_rows, bucket_ns=_bucket_ns(job)))
         op.output("write_anomalies", rows, outputs.anomalies)
     events = op.filter_map("revisions", told, _event)
     if outputs.root_causes is not None:
-        op.output(
-            "write_root_causes", op.map("root_cause_out", events, partial(_event_out, outputs)), outputs.root_causes
-        )
+        out = op.map("root_cause_out", events, partial(_event_out, job, outputs))
+        op.output("write_root_causes", out, outputs.root_causes)
+    if outputs.memory is not None:
+        op.output("remember", events, outputs.memory)
     if outputs.diagnoses is not None:
         diagnoses = op.filter_map("diagnoses", told, _diagnosis)
         op.output("write_diagnoses", diagnoses, outputs.diagnoses)
     if job.decider is not None and outputs.intents is not None:
         keyed = op.key_on("by_environment", events, lambda event: event.source)
         intents = op.stateful_batch("decide", keyed, partial(DecideLogic, job.decider))
-        out = op.map("intent_out", intents, partial(_intent_out, outputs))
+        out = op.map("intent_out", intents, partial(_intent_out, job, outputs))
         op.output("write_intents", out, outputs.intents)
     return flow
 
 
-def _stage(step: str, up: KeyedStream[Any], build: Callable[[str], Any]) -> Any:
+def _stage(step: str, up: KeyedStream[Any], build: Callable[[str], Any], observer: FlowObserver) -> Any:
     """A sharded stage; each key of the stream is one shard."""
-    held = op.stateful_batch(step, up, lambda resume: _Named(build, resume))
+    held = op.stateful_batch(step, up, partial(StageLogic, step, build, observer))
     return op.map(f"{step}_out", held, lambda pair: pair[1])
-
-
-class _Named(StatefulBatchLogic[Any, Any, bytes]):
-    """Builds its stage at the first message: Bytewax tells a logic its key only with the values."""
-
-    def __init__(self, build: Callable[[str], Any], resume: bytes | None) -> None:
-        self._build = build
-        self._stage = pickle.loads(resume) if resume is not None else None  # noqa: S301 - our own recovery store
-
-    def on_batch(self, values: list[Any]) -> tuple[list[Any], bool]:
-        if self._stage is None:
-            self._stage = self._build(values[0][0])
-        return self._stage.feed([message for _, message in values]), StatefulBatchLogic.RETAIN
-
-    def snapshot(self) -> bytes:
-        return pickle.dumps(self._stage, protocol=5)
 
 
 def _to(stage: str, *streams: Any) -> KeyedStream[Any]:
@@ -151,11 +124,15 @@ def _route(job: Job, item: SourceItem) -> list[Addressed]:
         return []
     if job.on_batch is not None:
         job.on_batch(item)
+    job.observer.on_batch(item)
     return job.layout.route(item)
 
 
-def _letters(item: SourceItem) -> tuple[str, DeadLetters] | None:
-    return (item.partition, item) if isinstance(item, DeadLetters) else None
+def _letters(job: Job, outputs: Outputs, item: SourceItem) -> Any:
+    if not isinstance(item, DeadLetters):
+        return None
+    job.observer.on_letters(item)
+    return item if outputs.records else (item.partition, item)
 
 
 def _event(told: RootCauseEvent | Diagnosis) -> RootCauseEvent | None:
@@ -166,15 +143,17 @@ def _diagnosis(told: RootCauseEvent | Diagnosis) -> tuple[str, bytes] | None:
     return (told.window, orjson.dumps(told.to_json())) if isinstance(told, Diagnosis) else None
 
 
-def _event_out(outputs: Outputs, event: RootCauseEvent) -> Any:
+def _event_out(job: Job, outputs: Outputs, event: RootCauseEvent) -> Any:
+    job.observer.on_event(event)
     value = orjson.dumps(event.to_json())
     if outputs.records:
         return OutRecord(key=event.partitionkey.encode(), value=value, headers=_JSON_HEADERS)
     return event.partitionkey, value
 
 
-def _intent_out(outputs: Outputs, keyed: tuple[str, Intent]) -> Any:
+def _intent_out(job: Job, outputs: Outputs, keyed: tuple[str, Intent]) -> Any:
     intent = keyed[1]
+    job.observer.on_intent(intent)
     value = orjson.dumps(intent.to_json())
     if outputs.records:
         return OutRecord(key=intent.partitionkey.encode(), value=value, headers=_JSON_HEADERS)

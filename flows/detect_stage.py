@@ -27,7 +27,7 @@ from flows.findings import (
 from flows.layout import Layout
 from flows.messages import CELLS, DIAGNOSIS, EXEMPLARS, FINDINGS, Addressed, Rollup, Rows
 from flows.rollups import golden_signals
-from flows.stages import Message, Progress
+from flows.stages import Message, Progress, Vitals
 from flows.windows import Window, WindowFindings, WindowJudge
 from signals.batch import END_OF_STREAM
 from signals.buckets import BucketBuffer
@@ -98,6 +98,16 @@ class DetectStage:
         if mark is not None:
             out.append(Addressed(self.layout.incidents, mark))
         return out
+
+    def vitals(self) -> Vitals:
+        """Points that wait, and metric series known."""
+        sizes = {"buffered_rows": self.metrics.rows, "series": len(self.screen)}
+        return Vitals(self.progress.low, self.metrics.late, sizes)
+
+    def adopt(self, fresh: DetectStage) -> None:
+        """Take the partitions there are now."""
+        self.layout = fresh.layout
+        self.progress.expect(fresh.progress.origins)
 
     def _bucket(
         self, start_ns: int, tables: dict[str, list[pl.DataFrame]], points: pl.DataFrame | None

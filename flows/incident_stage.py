@@ -9,7 +9,7 @@ from typing import Any
 from flows.findings import Findings
 from flows.layout import Layout
 from flows.messages import DIAGNOSIS, FINDINGS, TEMPLATES, Rollup, Rows
-from flows.stages import Message, Progress
+from flows.stages import Message, Progress, Vitals
 from flows.windows import Window, WindowFindings
 from incidents.build import Context
 from incidents.config import IncidentConfig
@@ -18,6 +18,7 @@ from incidents.describe import fault_kind_of
 from incidents.model import Provenance, RootCauseEvent
 from incidents.report import BucketReport, Change, Template
 from signals.batch import END_OF_STREAM
+from signals.buckets import floor_to
 from topology.graph import ServiceGraph
 from topology.ranking import Deviation, RankingConfig, Suspect, rank, rank_from_symptom
 
@@ -66,6 +67,7 @@ class IncidentStage:
     changes: list[tuple[str, Change]] = field(default_factory=list)
     asked: dict[tuple[str, str], list[Deviation]] = field(default_factory=dict)  # (window, environment)
     answered: set[str] = field(default_factory=set)
+    told_late: int = 0  # late rows the correlators have been told of
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.layout.incident_origins(), self.bucket_ns)
@@ -87,12 +89,31 @@ class IncidentStage:
             out += self._diagnoses(start_ns)
             out += self._bucket(start_ns)
         out += self._diagnoses(low)
-        end = low if low < END_OF_STREAM else None
-        if end is not None:
-            floor = end // self.bucket_ns * self.bucket_ns
-            for name in sorted(self.correlators):
-                out += self.correlators[name].tick(floor, self.bucket_ns)
+        # At the end of the stream event time has come to the last row, whatever the watermarks on the way there were.
+        floor = floor_to(low if low < END_OF_STREAM else self.progress.newest_ns, self.bucket_ns)
+        for name in sorted(self.correlators):
+            out += self.correlators[name].tick(floor, self.bucket_ns)
         return out
+
+    def vitals(self) -> Vitals:
+        """Open incidents, and the graph they are on."""
+        correlators = self.correlators.values()
+        sizes = {
+            "open_incidents": sum(len(one.open) for one in correlators),
+            "graph_edges": sum(len(one.context.graph.edges) for one in correlators),
+        }
+        return Vitals(self.progress.low, 0, sizes)
+
+    def adopt(self, fresh: IncidentStage) -> None:
+        """Take the partitions there are now, and settings of correlation and ranking that were changed."""
+        self.layout, self.provenance, self.source = fresh.layout, fresh.provenance, fresh.source
+        self.config, self.ranking, self.known_edges = fresh.config, fresh.ranking, fresh.known_edges
+        self.progress.expect(fresh.progress.origins)
+        for name, one in self.correlators.items():
+            one.config, one.ranking, one.context.source = self.config, self.ranking, f"{self.source}/{name}"
+            one.context.graph.add_known(self.known_edges)
+            offsets = one.context.provenance.input_offsets
+            one.context.provenance = self.provenance.model_copy(update={"input_offsets": offsets})
 
     def _rollup(self, message: Rollup) -> None:
         if message.table == FINDINGS:
@@ -117,16 +138,24 @@ class IncidentStage:
             (one for one in self.changes if one[1].at_ns < end_ns), key=lambda one: (one[1].at_ns, one[1].id)
         )
         self.changes = [one for one in self.changes if one[1].at_ns >= end_ns]
+        late = sum(self.progress.late.values())
+        new_late, self.told_late = late - self.told_late, late
         out: list[RootCauseEvent | Diagnosis] = []
         names = {one.environment for one in parts} | {name for name, _ in changes} | self.correlators.keys()
         for name in sorted(names):
             mine = [one for one in parts if one.environment == name]
-            report = self._report(start_ns, mine, templates, [change for env, change in changes if env == name])
+            mine_changed = [change for env, change in changes if env == name]
+            report = self._report(start_ns, mine, templates, mine_changed, new_late)
             out += self._correlator(name).process(report)
         return out
 
     def _report(
-        self, start_ns: int, parts: Sequence[Findings], templates: Sequence[Template], changes: Sequence[Change]
+        self,
+        start_ns: int,
+        parts: Sequence[Findings],
+        templates: Sequence[Template],
+        changes: Sequence[Change],
+        late: int,
     ) -> BucketReport:
         return BucketReport(
             start_ns,
@@ -138,7 +167,7 @@ class IncidentStage:
             changes=changes,
             examples=[one for part in parts for one in part.examples],
             templates=templates,
-            late=sum(self.progress.late.values()),
+            late=late,
             offsets=dict(sorted(self.progress.offsets.items())),
         )
 

@@ -10,8 +10,8 @@ from functools import lru_cache
 import polars as pl
 
 from flows.messages import Addressed, Mark, Rows
-from signals.batch import Batch
-from signals.schema import Signal
+from signals.batch import NO_WATERMARK, Batch
+from signals.schema import EVENT_TIME, Signal
 
 _LOGS, _TRACES, _DETECT, _INCIDENTS = "logs", "traces", "detect", "incidents"
 
@@ -73,6 +73,7 @@ class Layout:
             batch.watermark_ns,
             batch.idle,
             offsets={batch.partition: batch.last_offset} if batch.last_offset >= 0 else {},
+            newest_ns=newest_of(batch),
         )
         if batch.signal is Signal.CHANGES:
             rows = [Addressed(self.incidents, Rows(batch.signal, batch.frame))] if batch.frame.height else []
@@ -105,6 +106,12 @@ class Layout:
             maintain_order="left",
         )
         return [marked.filter(pl.col("_shard") == number).drop("_shard") for number in range(self.shards)]
+
+
+def newest_of(batch: Batch) -> int:
+    """The latest event time of a batch, NO_WATERMARK when it has no rows."""
+    newest = batch.frame[EVENT_TIME[batch.signal]].max() if batch.frame.height else None
+    return newest if isinstance(newest, int) else NO_WATERMARK
 
 
 @lru_cache(maxsize=100_000)

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import polars as pl
 
+from signals.batch import NO_WATERMARK
 from signals.schema import Signal
 
 
@@ -38,8 +39,9 @@ class Mark:
     origin: str
     watermark_ns: int
     idle: bool = False
-    late: int = 0  # rows the origin has dropped as late, in all
+    late: dict[str, int] = field(default_factory=dict)  # rows dropped as late so far, by the shard that dropped them
     offsets: dict[str, int] = field(default_factory=dict)  # last offset per source partition, for provenance
+    newest_ns: int = NO_WATERMARK  # latest event time seen on the way here
 
 
 class Addressed(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -27,11 +27,28 @@ from topology.assembly import AssemblyConfig, TraceAssembler
 Message = Rows | Rollup | Mark
 
 
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How a shard is doing, for those who operate the pipeline; decides nothing."""
+
+    watermark_ns: int  # event time the shard has dealt with
+    late: int  # rows it has dropped as late, in all
+    sizes: dict[str, int]  # what it holds, by name
+
+
 class Stage(Protocol):
     """One shard of one stage."""
 
-    def feed(self, messages: Iterable[Message]) -> list[Addressed]:
+    def feed(self, messages: Iterable[Message]) -> list[Any]:
         """Take messages in the order they came; returns what goes on."""
+        ...
+
+    def vitals(self) -> Vitals:
+        """How the shard is doing."""
+        ...
+
+    def adopt(self, fresh: Any) -> None:  # noqa: ANN401 - the same class as self
+        """After a restart: take from a newly built stage what may differ from when the state was saved."""
         ...
 
 
@@ -42,8 +59,9 @@ class Progress:
     origins: frozenset[str]
     bucket_ns: int
     marks: Watermarks = field(init=False)
-    late: dict[str, int] = field(default_factory=dict)
+    late: dict[str, int] = field(default_factory=dict)  # by the shard that dropped the rows
     offsets: dict[str, int] = field(default_factory=dict)
+    newest_ns: int = NO_WATERMARK  # latest event time heard of
     promised: int = NO_WATERMARK
     promised_idle: bool = False
 
@@ -53,8 +71,13 @@ class Progress:
     def take(self, mark: Mark) -> None:
         """Note an origin's promise."""
         self.marks.advance(mark.origin, mark.watermark_ns, idle=mark.idle)
-        self.late[mark.origin] = mark.late
+        self.late |= mark.late
         self.offsets |= mark.offsets
+        self.newest_ns = max(self.newest_ns, mark.newest_ns)
+
+    def expect(self, origins: frozenset[str]) -> None:
+        """After a restart: the partitions there are now."""
+        self.origins = self.marks.expected = origins
 
     @property
     def low(self) -> int:
@@ -72,7 +95,8 @@ class Progress:
         if done == self.promised and idle == self.promised_idle:
             return None
         self.promised, self.promised_idle = done, idle
-        return Mark(name, done, idle, late=own_late + sum(self.late.values()), offsets=dict(self.offsets))
+        late = self.late | ({name: own_late} if own_late else {})
+        return Mark(name, done, idle, late=late, offsets=dict(self.offsets), newest_ns=self.newest_ns)
 
 
 @dataclass(slots=True)
@@ -117,6 +141,16 @@ class LogStage:
             receivers = [*self.layout.traces, *self.layout.detect, self.layout.incidents]
             out += [Addressed(to, mark) for to in receivers]
         return out
+
+    def vitals(self) -> Vitals:
+        """Lines that wait and templates held."""
+        sizes = {"buffered_rows": self.buffer.rows, "templates": len(self.miner)}
+        return Vitals(self.progress.low, self.buffer.late, sizes)
+
+    def adopt(self, fresh: LogStage) -> None:
+        """Take the partitions there are now."""
+        self.layout = fresh.layout
+        self.progress.expect(fresh.progress.origins)
 
     def _bucket(self, start_ns: int, lines: pl.DataFrame) -> list[Addressed]:
         ids = self.miner.process(lines["service"], lines["body"])
@@ -193,6 +227,16 @@ class TraceStage:
             out += [Addressed(to, mark) for to in self.layout.detect]
         return out
 
+    def vitals(self) -> Vitals:
+        """Spans and log lines that wait for their bucket or their parent."""
+        sizes = {"buffered_rows": self.spans.rows + self.logs.rows, "waiting_spans": _height(self.assembler.waiting)}
+        return Vitals(self.progress.low, self.spans.late + self.logs.late, sizes)
+
+    def adopt(self, fresh: TraceStage) -> None:
+        """Take the partitions there are now."""
+        self.layout = fresh.layout
+        self.progress.expect(fresh.progress.origins)
+
     def _drain(self, until_ns: int) -> list[Addressed]:
         """Let spans that wait for a parent expire in their own time when no data comes for a while."""
         out: list[Addressed] = []
@@ -214,6 +258,10 @@ class TraceStage:
                 if part.height:
                     out.append(Addressed(to, Rollup(table, start_ns, part)))
         return out
+
+
+def _height(frame: pl.DataFrame | None) -> int:
+    return 0 if frame is None else frame.height
 
 
 def merged_cells(parts: list[pl.DataFrame]) -> pl.DataFrame:
