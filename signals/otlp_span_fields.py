@@ -34,6 +34,9 @@ _STATUS_CODE: Final = tag(3, 0)  # in Status
 _KEY: Final = tag(1, 2)  # in KeyValue
 _VALUE: Final = tag(2, 2)
 
+#: Attributes and statuses of more bytes are not remembered, which bounds the memory that they can take.
+MAX_CACHED: Final = 1_024
+
 U64 = npt.NDArray[np.uint64]
 Pieces = tuple[bytes, ...]  # encoded attributes of one span
 
@@ -120,7 +123,8 @@ class SpanFields:
         bare = (sizes == 2) & (fields.buffer[end - 2] == _STATUS_CODE) & (fields.buffer[end - 1] < 0x80)
         status[rows] = np.where(bare, fields.buffer[end - 1], 0)
         for place in np.flatnonzero(~bare).tolist():
-            code = _status_code(fields.data[end[place] - sizes[place] : end[place]])
+            read = _status_code if sizes[place] <= MAX_CACHED else _status_code.__wrapped__
+            code = read(fields.data[end[place] - sizes[place] : end[place]])
             status[rows[place]] = code or 0
             self._odd[rows[place]] |= code is None
         return status
@@ -175,6 +179,9 @@ class SpanFields:
         hit = np.zeros(len(heads), dtype=np.bool_)
         for prefix in prefixes:
             hit |= heads == prefix
+        large = hit & (end - begin > MAX_CACHED)
+        self._odd[rows[large]] = True
+        hit &= ~large
         rows, begin, end = rows[hit], begin[hit], end[hit]
         order = np.argsort(rows, kind="stable")
         rows, begin, end = rows[order], begin[order], end[order]

@@ -27,6 +27,8 @@ from signals.schema import Signal, empty
 
 #: Spans read at once: their bytes and arrays should fit the processor's cache.
 CHUNK: Final = 8_192
+#: Resources of more bytes are not remembered, which bounds the memory that they can take.
+MAX_CACHED: Final = 16_384
 
 
 class _Message(NamedTuple):
@@ -92,10 +94,15 @@ def _open(index: int, value: bytes, default_environment: str) -> _Message:
     return _Message(
         index,
         [
-            (_identity(group.resource, default_environment), [span for scope in group.scopes for span in scope.spans])
+            (_identify(group.resource, default_environment), [span for scope in group.scopes for span in scope.spans])
             for group in request.groups
         ],
     )
+
+
+def _identify(resource: bytes, default_environment: str) -> Identity:
+    read = _identity if len(resource) <= MAX_CACHED else _identity.__wrapped__
+    return read(resource, default_environment)
 
 
 @lru_cache(maxsize=4_096)

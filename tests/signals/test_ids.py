@@ -4,7 +4,7 @@ import re
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signals.ids import (
@@ -30,11 +30,13 @@ def span_ids(*texts: str | None) -> list[int]:
 
 
 @given(st.lists(st.tuples(U64, U64)))
+@settings(deadline=None)
 def test_formatting_a_trace_id_and_reading_it_gives_it_back(pairs):
     assert trace_ids(*(format_trace_id(high, low) for high, low in pairs)) == pairs
 
 
 @given(st.lists(U64))
+@settings(deadline=None)
 def test_formatting_a_span_id_and_reading_it_gives_it_back(numbers):
     assert span_ids(*map(format_span_id, numbers)) == numbers
 
@@ -59,6 +61,7 @@ def test_columns_keep_their_length_and_type(length):
 
 
 @given(st.lists(st.one_of(st.none(), st.text()), max_size=20))
+@settings(deadline=None)
 def test_any_text_becomes_an_id_and_equal_texts_equal_ids(texts):
     numbers = trace_ids(*texts)
     assert numbers == [trace_ids(text)[0] for text in texts]

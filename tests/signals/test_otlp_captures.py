@@ -1,10 +1,12 @@
 """What a real Collector wrote to a real Kafka decodes to the last field, the same from protobuf and JSON."""
 
 import json
+import os
 from pathlib import Path
 
 import polars as pl
 import pytest
+import zstandard
 
 from signals.otlp import Encoding, decode
 from signals.schema import SCHEMAS, MetricShape, Signal
@@ -175,3 +177,21 @@ def test_keys_of_every_kind_were_captured_and_none_is_needed():
     # decode is given values only: the keyed topics hold the same log records as the others.
     order = ["time_ns", "service", "trace_hi"]
     assert decoded("otlp_logs_keyed").frame.sort(order).equals(decoded("otlp_logs").frame.sort(order))
+
+
+@pytest.mark.recordings
+def test_the_fast_reader_agrees_with_the_complete_one_on_a_recorded_application():
+    data = os.environ.get("MENDSTREAM_DATA")
+    path = Path(data or ".") / "otlp" / "boutique-dev-traces.otlp.zst"
+    if not data or not path.is_file():
+        pytest.skip("set MENDSTREAM_DATA to a folder that holds otlp/boutique-dev-traces.otlp.zst")
+    messages = []
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        while len(messages) < 100 and (header := stream.read(4)):
+            messages.append(stream.read(int.from_bytes(header, "big")))
+    fast = decode(Signal.SPANS, Encoding.OTLP_PROTO, messages)
+    complete = decode(Signal.SPANS, Encoding.OTLP_PROTO, messages, keep_attributes=True)
+    assert fast.frame.height > 10_000
+    assert fast.frame.equals(complete.frame.drop("attributes"))
+    assert fast.frame.filter(pl.col("name") == "GET").is_empty()  # the route is in url.path
+    assert "redis" in fast.frame["peer"].unique()

@@ -23,6 +23,7 @@ def test_any_exponential_histogram_keeps_its_counts_in_few_increasing_buckets(sc
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=50), st.integers(-2, 6))
+@settings(deadline=None)
 def test_every_value_falls_into_the_bucket_that_counts_it(values, scale):
     index = [math.ceil(math.log2(value) * 2**scale) - 1 for value in values]
     first = min(index)

@@ -130,6 +130,8 @@ def both(*spans: bytes):
         b"\x4a\x98\x02" + b"\x12\x87\x02\x0a\x84\x02" + 260 * b"p" + b"\x0a\x0cpeer.service",  # a long value first
         b"\x4a\x15\x0a\x0cpeer.service\x12\x05\x0a\x03pay" * (MAX_FIELDS + 1),
         b"\x83\x01\x84\x01",  # a group
+        b"\x4a\x95\x10\x0a\x0cpeer.service\x12\x84\x10\x0a\x81\x10" + 2049 * b"p",  # too long to be remembered
+        b"\x7a\x88\x10\x12\x83\x10" + 2051 * b"m" + b"\x18\x02",
         b"\x41" + b"\xff" * 8,  # an end far beyond any clock
         b"\x2a\x02\xff\xfe",  # a name that is no UTF-8
         b"\x2a\x03\xef\xbf\xbd",  # a name that is the replacement character itself
