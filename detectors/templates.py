@@ -50,7 +50,7 @@ class TemplateMiner:
         frame = pl.DataFrame(
             {
                 "service": pl.Series(services, dtype=pl.String),
-                "masked": self._masker(bodies.str.slice(0, self._config.max_line_chars)),
+                "masked": self._masker(self._cut(bodies)),
             }
         ).with_row_index("at")
         distinct = frame.group_by(*_KEYS, maintain_order=True).agg(pl.col("at").first(), pl.len())
@@ -70,6 +70,14 @@ class TemplateMiner:
         """The first line of the template; "" when it is not held. Hostile text."""
         template = self._tree.get(template_id)
         return template.example if template else ""
+
+    def _cut(self, bodies: pl.Series) -> pl.Series:
+        """Lines of bounded length; half a token at the cut is no token."""
+        long = (bodies.str.len_bytes() > self._config.max_line_chars).fill_null(value=False)
+        if not long.any():
+            return bodies
+        cut = bodies.filter(long).str.slice(0, self._config.max_line_chars).str.replace(r"\s\S*$", "")
+        return bodies.clone().scatter(long.arg_true(), cut)
 
     def _template(self, service: str, masked: str, bodies: pl.Series, at: int, count: int) -> int:
         key = (service, masked)

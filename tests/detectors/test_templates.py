@@ -186,3 +186,12 @@ def test_grouping_accuracy_of_known_systems_with_one_setting():
         results.append(grouping(labelled["EventId"].to_list(), ids))
     assert sum(accuracy for accuracy, _ in results) / len(results) >= 0.95
     assert sum(f1 for _, f1 in results) / len(results) >= 0.93
+
+
+def test_long_lines_are_cut_between_tokens_and_the_column_given_stays_as_it_was():
+    bodies = pl.Series(["delete " + "blk_123456 " * 300, "short"])
+    before = bodies.to_list()
+    miner = TemplateMiner()
+    ids = miner.process(["store"] * 2, bodies).tolist()
+    assert bodies.to_list() == before
+    assert miner.describe(ids[0]) == "delete blk_<*>"
