@@ -50,8 +50,8 @@ class Watermarks:
 class BucketBuffer:
     """Rows of one signal in one shard, waiting for their bucket to close.
 
-    ``order`` names the columns that give rows inside a bucket a fixed order (after the event time); rows equal in all of
-    them must be interchangeable.
+    ``order`` names the columns that give rows inside a bucket a fixed order (after the event time); rows equal in all
+    of them must be interchangeable.
     """
 
     time_column: str

@@ -13,8 +13,8 @@ from typing import Final
 
 import polars as pl
 
-from signals.schema import SpanKind, SpanStatus
 from signals.cells import CELLS, Cell, time_bin
+from signals.schema import SpanKind, SpanStatus
 
 #: Spans as they wait: identity, times and what their children will need to know.
 _SPAN: Final = [
@@ -83,7 +83,7 @@ class TraceAssembler:
             empty = pl.DataFrame(schema=CELLS), pl.DataFrame(schema=EXEMPLARS)
             return Assembled(*empty, spans=spans.height, orphans=0)
         calls, called = _with_children(ready, self.children)
-        cells = [*_span_cells(calls), _child_cells(calls, called), _gap_cells(calls)]
+        cells = [*_span_cells(calls), _child_cells(called), _gap_cells(calls)]
         written = calls.select(*_TRACE, *_OPERATION).join(self.logs, on=_TRACE)
         if written.height:
             cells.append(_behaviour(written, Cell.LOG, "template"))
@@ -108,7 +108,7 @@ class TraceAssembler:
         is_ready = (pl.col("parent_id") == 0) | pl.col("caller").is_not_null() | expired
         waiting = joined.filter(~is_ready)
         if waiting.height > self.config.max_waiting:
-            is_ready = is_ready | (pl.int_range(pl.len()) < joined.height - self.config.max_waiting)
+            is_ready = is_ready | ((~is_ready).cum_sum() <= waiting.height - self.config.max_waiting)
             waiting = joined.filter(~is_ready)
         self.waiting = waiting.select(_SPAN)
         ready = joined.filter(is_ready)
@@ -145,7 +145,6 @@ def _with_children(ready: pl.DataFrame, children: pl.DataFrame | None) -> tuple[
         pl.col("start_ns").alias("child_start"),
         pl.col("end_ns").alias("child_end"),
         (pl.col("status") == SpanStatus.ERROR).alias("child_error"),
-        pl.col("kind").is_in([SpanKind.CONSUMER.value]).alias("child_async"),
     )
     pairs = spans.join(child, on=_TRACE, how="inner").sort(*_TRACE, "child_start", "child_end", "child_name")
     # The union of the children's intervals, clipped to the parent: each child adds what lies beyond all before it.
@@ -173,7 +172,7 @@ def _with_children(ready: pl.DataFrame, children: pl.DataFrame | None) -> tuple[
 
 
 def _cells(
-    rows: pl.DataFrame, kind: Cell, keys: list[str], what: str | None = None, bins: bool = False
+    rows: pl.DataFrame, kind: Cell, keys: list[str], *, what: str | None = None, bins: bool = False
 ) -> pl.DataFrame:
     """Count rows per operation, and per ``what`` or bin where given, as cells of one kind."""
     by = [*keys, *([what] if what else []), *(["bin"] if bins else [])]
@@ -210,7 +209,7 @@ def _behaviour(rows: pl.DataFrame, kind: Cell, what: str) -> pl.DataFrame:
     return _cells(rows.unique([*_TRACE, what]), kind, _OPERATION, what=what)
 
 
-def _child_cells(calls: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+def _child_cells(pairs: pl.DataFrame) -> pl.DataFrame:
     named = pairs.with_columns(pl.concat_str("child_service", "child_name", separator="|").alias("what"))
     return _behaviour(named, Cell.CHILD, "what")
 
