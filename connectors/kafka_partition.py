@@ -26,6 +26,7 @@ from signals.schema import EVENT_TIME, empty
 
 _NS: Final = 1_000_000_000
 METADATA_TIMEOUT_MS: Final = 30_000
+_FIRST_POLL_RECORDS: Final = 20
 
 _log = structlog.get_logger(__name__)
 
@@ -85,7 +86,8 @@ class KafkaPartition(StatefulSourcePartition[SourceItem, KafkaPosition]):
         self._ended = False
         self._told = position.watermark_ns == NO_WATERMARK  # whether the watermark resumed from was passed on
         self._pause_s = 0.0
-        self._record_bytes = 1.0  # running mean, to turn the byte limit into a record limit
+        # Running mean, to turn the byte limit into one of records; how large they are is not known before the first.
+        self._record_bytes = config.max_poll_bytes / _FIRST_POLL_RECORDS
         gate.join(name, position.watermark_ns)
         ends.join()
 
