@@ -41,7 +41,11 @@ class Edge:
 
 @dataclass(slots=True)
 class ServiceGraph:
-    """One environment's graph."""
+    """One environment's graph.
+
+    At ``max_edges`` the weakest tenth of the learnt edges makes room. What has faded is forgotten four times a
+    half-life, so that the cost of looking for it does not come with every bucket.
+    """
 
     half_life_ns: int = 3_600_000_000_000
     forget_below: float = 0.01
@@ -49,18 +53,25 @@ class ServiceGraph:
     edges: dict[tuple[str, str], Edge] = field(default_factory=dict)
     callees: dict[str, set[str]] = field(default_factory=dict)
     callers: dict[str, set[str]] = field(default_factory=dict)
-    uninstrumented: set[str] = field(default_factory=set)
-    dropped: int = 0
+    uninstrumented: set[str] = field(default_factory=set)  # called, and has never answered with spans of its own
+    answered: set[str] = field(default_factory=set)  # has sent spans of its own
+    dropped: int = 0  # edges that gave way or found no room at the limit
+    swept_ns: int = 0  # event time at which faded edges were last looked for
 
     def add_known(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Add a known topology: edges that stay whether or not traces show them."""
         for caller, callee in pairs:
             edge = self._edge(caller, callee, 0)
-            if edge is not None:
+            if edge is None:
+                self.dropped += 1
+            else:
                 edge.known = True
 
     def update(self, at_ns: int, rows: Iterable[tuple[str, str, int, int, bool]]) -> None:
         """Add one bucket's calls: (caller, callee, requests, errors, callee is instrumented)."""
+        if at_ns - self.swept_ns >= self.half_life_ns // 4:
+            self.swept_ns = at_ns
+            self.forget(at_ns)
         for caller, callee, requests, errors, instrumented in rows:
             edge = self._edge(caller, callee, at_ns)
             if edge is None:
@@ -70,10 +81,16 @@ class ServiceGraph:
             edge.requests = edge.requests * fade + requests
             edge.errors = edge.errors * fade + errors
             edge.at_ns = at_ns
+            self._note(caller)
             if instrumented:
-                self.uninstrumented.discard(callee)
-            elif callee not in self.callees:
+                self._note(callee)
+            elif callee not in self.answered and callee not in self.callees:
                 self.uninstrumented.add(callee)
+
+    def _note(self, service: str) -> None:
+        """A service has sent spans of its own: one refused call later does not change that."""
+        self.answered.add(service)
+        self.uninstrumented.discard(service)
 
     def requests(self, caller: str, callee: str, now_ns: int) -> float:
         """Decayed number of calls on an edge, 0 when it is unknown."""
@@ -81,12 +98,10 @@ class ServiceGraph:
         return edge.requests * self._fade(edge, now_ns) if edge else 0.0
 
     def forget(self, now_ns: int) -> None:
-        """Drop edges that have faded away."""
+        """Drop edges that have faded away, and services that no edge is left of."""
         for (caller, callee), edge in list(self.edges.items()):
             if not edge.known and edge.requests * self._fade(edge, now_ns) < self.forget_below:
-                del self.edges[caller, callee]
-                self.callees[caller].discard(callee)
-                self.callers[callee].discard(caller)
+                self._drop(caller, callee)
 
     def callees_of(self, service: str) -> list[str]:
         """Whom a service calls, sorted."""
@@ -119,12 +134,34 @@ class ServiceGraph:
     def _edge(self, caller: str, callee: str, at_ns: int) -> Edge | None:
         edge = self.edges.get((caller, callee))
         if edge is None:
-            if len(self.edges) >= self.max_edges:
+            if len(self.edges) >= self.max_edges and not self._make_room(at_ns):
                 return None
             edge = self.edges[caller, callee] = Edge(0.0, 0.0, at_ns)
             self.callees.setdefault(caller, set()).add(callee)
             self.callers.setdefault(callee, set()).add(caller)
         return edge
+
+    def _make_room(self, now_ns: int) -> bool:
+        """Let the weakest tenth of the learnt edges go; False where all that there is is known."""
+        learnt = sorted(
+            (edge.requests * self._fade(edge, now_ns), *pair) for pair, edge in self.edges.items() if not edge.known
+        )
+        weakest = learnt[: -(-len(learnt) // 10)]
+        for _, caller, callee in weakest:
+            self._drop(caller, callee)
+        self.dropped += len(weakest)
+        return bool(weakest)
+
+    def _drop(self, caller: str, callee: str) -> None:
+        del self.edges[caller, callee]
+        for table, service, other in ((self.callees, caller, callee), (self.callers, callee, caller)):
+            table[service].discard(other)
+            if not table[service]:
+                del table[service]
+        for service in (caller, callee):
+            if service not in self.callees and service not in self.callers:
+                self.uninstrumented.discard(service)
+                self.answered.discard(service)
 
     def _fade(self, edge: Edge, now_ns: int) -> float:
         return float(0.5 ** (max(0, now_ns - edge.at_ns) / self.half_life_ns))
