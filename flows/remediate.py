@@ -14,15 +14,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Protocol, cast
 
 import orjson
 import structlog
+from kafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 from pydantic import ValidationError
 
 from connectors.config import KafkaConfig
-from connectors.kafka_client import Record, TopicPartition, make_consumer
+from connectors.errors import TopicError
+from connectors.kafka_client import Consumer, Record, TopicPartition, create_topics, make_consumer
 from connectors.kafka_sink import KafkaWriter, OutRecord, dead_letter_record
 from incidents.memory import Memory
 from incidents.model import RootCauseEvent
@@ -36,6 +44,8 @@ from remediation.world import WorldFiles
 from signals.batch import DeadLetter
 
 _log = structlog.get_logger("mendstream.remediation")
+_METADATA_AGE_MS: Final = 10_000
+_GROUP_CHANGES: Final = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 _CONTENT_TYPE: Final = (("content-type", b"application/cloudevents+json"),)
 
 
@@ -175,33 +185,29 @@ def run(
         remediation.documents.DocumentError: when the policy or a playbook is refused.
         remediation.runners.RunnerError: when a playbook needs what no runner offers.
         incidents.store.StoreError: when the database cannot be used.
+        connectors.errors.TopicError: when a topic does not exist and must not be made.
         connectors.errors.DeliveryError: when an outcome cannot be published; it stays in the database.
     """
-    memory, journal = Memory(config.database), Journal(config.database)
-    world = WorldFiles(config, registry or default_registry(), memory)
-    executor = Executor(journal, world, clock=clock, settings=config, stopping=stop.is_set)
-    outlet = Outlet(kafka)
-    consumer = _consumer(kafka, config.consumer_group)
-    try:
+    with ExitStack() as stack:
+        stack.callback(_log.info, "remediation_stopped")
+        memory, journal = Memory(config.database), Journal(config.database)
+        stack.callback(memory.close)
+        stack.callback(journal.close)
+        world = WorldFiles(config, registry or default_registry(), memory)
+        executor = Executor(journal, world, clock=clock, settings=config, stopping=stop.is_set)
+        consumer = _consumer(kafka, config.consumer_group)
+        stack.callback(consumer.close, autocommit=False)
+        outlet = Outlet(kafka)
+        stack.callback(outlet.close)
         executor.recover()
+        intake = Intake(kafka, executor, memory, outlet.reject)
+        publish = _drainer(journal, memory, outlet)
         with Actor(executor, stop, config.poll_s) as actor:
             _log.info("remediation_started", policy=world().policy.name, executor=config.executor)
-            _read(
-                consumer,
-                Intake(kafka, executor, memory, outlet.reject),
-                stop,
-                config.poll_s,
-                _drainer(journal, memory, outlet),
-            )
-        drain(journal, memory, outlet.publish)
+            _read(consumer, intake, stop, config.poll_s, publish)
+        publish()
         if actor.error is not None:
             raise actor.error
-    finally:
-        consumer.close(autocommit=False)
-        outlet.close()
-        journal.close()
-        memory.close()
-        _log.info("remediation_stopped")
 
 
 def _drainer(journal: Journal, memory: Memory, outlet: Outlet) -> Callable[[], None]:
@@ -217,12 +223,54 @@ def _read(
     while not stop.is_set():
         polled = consumer.poll(timeout_ms=int(poll_s * 1000), max_records=200)
         if intake.take(polled):
-            consumer.commit()
+            _commit(consumer)
         publish()
 
 
+def _commit(consumer: GroupConsumer) -> None:
+    """Commit what was polled; when the group is changing it cannot be, and is read again, which changes nothing."""
+    try:
+        consumer.commit()
+    except _GROUP_CHANGES as error:
+        _log.info("remediation_commit_postponed", reason=type(error).__name__)
+
+
 def _consumer(kafka: KafkaConfig, group: str) -> GroupConsumer:
-    made = make_consumer(kafka, group_id=group, auto_offset_reset="earliest")
+    """A member of the group, with the topics' partitions known before it joins.
+
+    A group is assigned what its leader knows of, so a leader without metadata yet would assign nothing; partitions and
+    topics that are added later are seen within ``_METADATA_AGE_MS``.
+
+    Raises:
+        TopicError: when a topic does not exist and ``missing_topics`` is ``fail``.
+    """
+    options = {"group_id": group, "auto_offset_reset": "earliest", "metadata_max_age_ms": _METADATA_AGE_MS}
+    made = make_consumer(kafka, **options)
+    try:
+        _ensure_topics(kafka, made)
+        for topic in _inputs(kafka):
+            made.partitions_for_topic(topic)
+    except Exception:
+        made.close(autocommit=False)
+        raise
     consumer = cast(GroupConsumer, made)
-    consumer.subscribe([kafka.topics.remediation_intents, kafka.topics.root_causes])
+    consumer.subscribe(_inputs(kafka))
     return consumer
+
+
+def _inputs(kafka: KafkaConfig) -> list[str]:
+    return [kafka.topics.remediation_intents, kafka.topics.root_causes]
+
+
+def _ensure_topics(kafka: KafkaConfig, consumer: Consumer) -> None:
+    topics = [*_inputs(kafka), kafka.topics.remediation_outcomes, kafka.topics.dead_letters]
+    missing = [topic for topic in topics if not consumer.partitions_for_topic(topic)]
+    if missing and kafka.missing_topics == "create":
+        create_topics(kafka, dict.fromkeys(missing, kafka.new_topic_partitions))
+    elif missing and kafka.missing_topics == "fail":
+        raise TopicError(
+            f"Kafka topics do not exist at {', '.join(kafka.bootstrap_servers)}: {', '.join(missing)}; create them, "
+            "correct their names under kafka.topics, or set kafka.missing_topics to 'create' or 'ignore'"
+        )
+    elif missing:
+        _log.warning("remediation_topics_missing", topics=missing)

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from connectors.config import KafkaConfig, Topics
+from connectors.errors import TopicError
 from connectors.kafka_client import make_consumer, topic_partition
 from connectors.kafka_sink import KafkaWriter, OutRecord
 from flows.remediate import run
@@ -93,7 +94,7 @@ def send(brokers, topic, *values):
     writer.close()
 
 
-def received(brokers, topic, count, timeout_s=30.0):
+def received(brokers, topic, count, timeout_s=60.0):
     """The first ``count`` values of a topic, as they came."""
     consumer = make_consumer(brokers)
     partition = topic_partition(topic, 0)
@@ -175,6 +176,19 @@ def test_an_incident_that_is_resolved_by_now_is_left_alone(room, brokers, make_e
     data = orjson.loads(outcome)["data"]
     assert (data["status"], runner.services) == ("blocked", [])
     assert "precondition does not hold" in data["reason"]
+
+
+def test_a_topic_that_does_not_exist_is_named_or_made(room, brokers, make_event):
+    name = f"intents-{time.time_ns()}"
+    elsewhere = brokers.topics.model_copy(update={"remediation_intents": name})
+    strict = brokers.model_copy(update={"topics": elsewhere})
+    with pytest.raises(TopicError, match=f"do not exist at .*: {name}; create them"):
+        run(room, strict, stop=threading.Event(), clock=lambda: NOW_NS, registry=Registry(Recorder()))
+    lenient = strict.model_copy(update={"missing_topics": "create"})
+    (intent,) = decided(room, make_event())
+    with Program(room, lenient, Recorder()):
+        send(lenient, name, intent.to_json())
+        assert len(received(lenient, lenient.topics.remediation_outcomes, 1)) == 1
 
 
 def test_sigterm_ends_the_program_between_steps_with_its_outcome_published(room, brokers, make_event, tmp_path):
