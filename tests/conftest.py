@@ -15,8 +15,6 @@ from connectors.config import KafkaConfig, OtlpTopic, Topics
 from connectors.kafka_client import create_topics
 from signals.otlp import Encoding
 
-_IMAGE = "apache/kafka:4.1.1"
-
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
@@ -28,7 +26,7 @@ def kafka() -> Iterator[str]:
     if _docker_answers():
         from testcontainers.kafka import KafkaContainer
 
-        with KafkaContainer(_IMAGE).with_kraft() as container:
+        with KafkaContainer().with_kraft() as container:
             yield container.get_bootstrap_server()
         return
     try:
