@@ -1,9 +1,10 @@
 """What spans do, given their operation: learnt shares against the last few buckets.
 
-The key is (service, operation, calling service); under it, the share of spans that log a template, call a child, fail by
-themselves, or take longer than they used to, and per call edge the gap between what caller and callee saw. Conditioning
-on the operation takes out what merely follows from more, fewer or no calls. A change counts by its significance (G-test,
-divided by the share's own dispersion, capped) times its size: from never to always says more than a large-n drift.
+The key is (service, operation, calling service); under it, the share of spans that log a template, call a child, fail
+by themselves, or take longer than they used to, and per call edge the gap between what caller and callee saw.
+Conditioning on the operation takes out what merely follows from more, fewer or no calls. A change counts by its
+significance (G-test, divided by the share's own dispersion, capped) times its size: from never to always says more than
+a large-n drift.
 
 One object holds one shard. It is fed merged cells once per bucket, in order. Not here: whose fault a change is
 (``topology.ranking``) and when it becomes an incident (``incidents.correlate``).
@@ -86,7 +87,7 @@ class SpanBehaviour:
         self.recent.append(self.tables.intern(start_ns, cells))
         horizon = start_ns - (self.config.window_buckets - 1) * bucket_ns
         while self.recent[0].start_ns < horizon:
-            self._learn(self.recent.popleft(), start_ns, bucket_ns)
+            self.learn(self.recent.popleft(), start_ns, bucket_ns)
         evidence = self._judge(list(self.recent))
         self._mark_hot(evidence, start_ns)
         return evidence
@@ -96,7 +97,7 @@ class SpanBehaviour:
         other = copy.deepcopy(self)
         while other.recent:
             counts = other.recent.popleft()
-            other._learn(counts, counts.start_ns, 1)
+            other.learn(counts, counts.start_ns, 1)
         return other
 
     def judge_cells(self, cells: pl.DataFrame) -> pl.DataFrame:
@@ -110,7 +111,7 @@ class SpanBehaviour:
         for key in hot.select("environment", "namespace", "service").unique().iter_rows():
             self.hot_at.view[self.tables.services[key]] = start_ns
 
-    def _learn(self, counts: Counts, now_ns: int, bucket_ns: int) -> None:
+    def learn(self, counts: Counts, now_ns: int, bucket_ns: int) -> None:
         """Learn a bucket, but not of services that are or lately were deviating, unless they have been for long."""
         for column in (self.learnt, self.hot_at, self.held):
             column.grow(len(self.tables.services))
@@ -236,7 +237,9 @@ class SpanBehaviour:
                 counts = edges.setdefault((key[0], key[2], target), [0, 0])
                 counts[0] += n
                 counts[1] += errors or 0
-        return [(environment, (caller, callee, n, bad, False)) for (environment, caller, callee), (n, bad) in edges.items()]
+        return [
+            (environment, (caller, callee, n, bad, False)) for (environment, caller, callee), (n, bad) in edges.items()
+        ]
 
     def _call(self, operation: int) -> tuple[bool, str, bool]:
         """Whether an operation is a call to somebody, to whom, and whether they have answered with spans of their own.

@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, Literal
 
 from incidents.config import IncidentConfig
@@ -34,7 +35,7 @@ from incidents.model import (
 )
 from incidents.report import Change, Golden, Template
 from topology.graph import ServiceGraph
-from topology.ranking import Credit, Suspect
+from topology.ranking import Channel, Credit, Suspect
 
 #: A prior, not a measurement: how much of the total score the first must hold for how much confidence.
 _PRIOR: Final = Calibration(method="prior", n=0, ece=None)
@@ -78,7 +79,8 @@ def build_event(incident: Incident, at_ns: int, context: Context, config: Incide
     window = (incident.onset_ns, incident.last_seen_ns)
     evidence = [evidence_of(credit, window, context.templates, context.traces) for credit in shown.values()]
     candidates = [
-        _candidate(rank, one, ranked, incident, shown, context, config) for rank, one in enumerate(ranked, start=1)
+        _candidate(rank, one, ranked=ranked, incident=incident, shown=shown, context=context, config=config)
+        for rank, one in enumerate(ranked, start=1)
     ]
     print_ = fingerprint(candidates, evidence)
     header = IncidentHeader(
@@ -96,7 +98,7 @@ def build_event(incident: Incident, at_ns: int, context: Context, config: Incide
     data = RootCauseData(
         incident=header,
         title=_title(candidates, verdict),
-        severity=_severity(impact),
+        severity="info" if candidates and candidates[0].fault_kind == FaultKind.LOAD else _severity(impact),
         verdict=verdict,
         candidates=candidates,
         evidence=evidence,
@@ -104,7 +106,7 @@ def build_event(incident: Incident, at_ns: int, context: Context, config: Incide
         novelty=_novelty(print_, incident.id, context.past),
         data_quality=DataQuality(late_dropped=incident.late),
         graph=_edges(incident, candidates, at_ns, context.graph),
-        timelines=_timelines(incident, candidates, context),
+        timelines=_timelines(candidates, context),
         provenance=context.provenance,
     )
     return RootCauseEvent(
@@ -143,6 +145,7 @@ def _observations(ranked: Sequence[Suspect], limit: int) -> dict[str, Credit]:
 def _candidate(
     rank: int,
     one: Suspect,
+    *,
     ranked: Sequence[Suspect],
     incident: Incident,
     shown: Mapping[str, Credit],
@@ -155,7 +158,9 @@ def _candidate(
     return Candidate(
         rank=rank,
         entity=_entity(one, context),
-        fault_kind=fault_kind_of(one.credits, changed=change is not None),
+        fault_kind=FaultKind.LOAD
+        if change is None and incident.asked.get(one.service, 0.0) >= config.load_ratio
+        else fault_kind_of(one.credits, changed=change is not None),
         score=round(one.score, 6),
         confidence=_confidence(one, ranked),
         calibration=_PRIOR,
@@ -196,6 +201,25 @@ def _path(service: str, incident: Incident, context: Context) -> list[str]:
     upstream = context.graph.upstream(service, within)
     farthest = max(sorted(upstream), key=lambda name: upstream[name])
     return context.graph.path(farthest, service) or [service]
+
+
+def more_asked(one: Suspect, context: Context) -> float:
+    """How much more traffic enters towards a service than before: the last 3 buckets against the median of earlier.
+
+    Counted at entry points only, since retries of a failing service multiply calls inside. 0 for deviations that more
+    traffic does not bring about (calls refused, other behaviour), or without enough history.
+    """
+    if not one.credits or one.credits[0].channel in (Channel.LOST, Channel.ERROR, Channel.BEHAVIOUR):
+        return 0.0
+    entries = [name for name in context.graph.upstream(one.service) if not context.graph.callers.get(name)]
+    ratios = []
+    for name in sorted(entries):
+        counts = [golden.requests for _, golden in context.golden.get(name, ())]
+        if len(counts) >= 12:
+            usual = sorted(counts[:-6])[len(counts[:-6]) // 2]
+            if usual > 0:
+                ratios.append(sum(counts[-3:]) / 3 / usual)
+    return max(ratios, default=0.0)
 
 
 def _change_before(service: str, onset_ns: int, changes: Iterable[Change], config: IncidentConfig) -> Change | None:
@@ -244,7 +268,7 @@ def _novelty(print_: str, incident: str, past: Mapping[str, list[str]]) -> Novel
 def _edges(incident: Incident, candidates: Sequence[Candidate], at_ns: int, graph: ServiceGraph) -> list[GraphEdge]:
     """The graph around the incident: its services, their neighbours, and the paths to the candidates."""
     paths = [candidate.path for candidate in candidates[:1]]
-    on_path = {(a, b) for path in paths for a, b in zip(path, path[1:], strict=False)}
+    on_path = {(a, b) for path in paths for a, b in pairwise(path)}
     nodes = set(sorted(incident.services)[:40]) | {name for path in paths for name in path}
     edges = []
     for (caller, callee), edge in sorted(graph.edges.items()):
@@ -263,7 +287,7 @@ def _edges(incident: Incident, candidates: Sequence[Candidate], at_ns: int, grap
     return edges[:200]
 
 
-def _timelines(incident: Incident, candidates: Sequence[Candidate], context: Context) -> list[Timeline]:
+def _timelines(candidates: Sequence[Candidate], context: Context) -> list[Timeline]:
     """Golden signals of the cause and of the services on its path, over the minutes kept."""
     services = list(
         dict.fromkeys(

@@ -12,14 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from incidents.build import Context, build_event
+from incidents.build import Context, build_event, more_asked
 from incidents.cluster import clusters
 from incidents.config import IncidentConfig
 from incidents.incident import Incident, incident_id, verdict_of
 from incidents.model import RootCauseEvent, State
 from incidents.report import BucketReport, Golden
 from topology.ranking import RankingConfig, Suspect, rank
-
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -233,6 +232,8 @@ class Correlator:
     def _tell_at(self, incident: Incident, at_ns: int) -> RootCauseEvent:
         incident.revision += 1
         incident.late = self.late
+        for one in incident.ranking()[: self.config.max_candidates]:
+            incident.asked[one.service] = max(incident.asked.get(one.service, 0.0), more_asked(one, self.context))
         return build_event(incident, at_ns, self.context, self.config)
 
 

@@ -29,6 +29,7 @@ class Incident:
     told: tuple[str, ...] = ()  # what the last revision said, to tell news from noise
     failed: dict[str, int] = field(default_factory=dict)  # entry point -> failing requests since onset
     slow: dict[str, int] = field(default_factory=dict)
+    asked: dict[str, float] = field(default_factory=dict)  # suspect -> most traffic towards it since onset, as a ratio
     late: int = 0
 
     def add(self, group: Sequence[Suspect], memory_buckets: int) -> None:

@@ -1,7 +1,7 @@
-"""How good were the answers: incidents and diagnoses against labelled faults. Only backtests read labels, and only here.
+"""How good were the answers: incidents and diagnoses against labelled faults. Only backtests read labels, only here.
 
-A fault counts as detected by an incident whose first revision lies between its start and five minutes later (or its end,
-if that is later); an incident belongs to the latest such fault. Incidents in the ten minutes after a fault are its
+A fault counts as detected by an incident whose first revision lies between its start and five minutes later (or its
+end, if that is later); an incident belongs to the latest such fault. Incidents in the ten minutes after a fault are its
 aftershocks; whatever else opens is false. An undetected fault is a miss in every figure, and a tie counts as the worst
 rank it allows.
 """
@@ -141,8 +141,8 @@ def score_stream(events: Sequence[RootCauseEvent], faults: Sequence[Fault], hour
             score.aftershocks.append(incident)
         else:
             score.false.append(incident)
-    for fault_id, told in owned.items():
-        _judge(by_id[fault_id], told)
+    for fault_id, mine in owned.items():
+        _judge(by_id[fault_id], mine)
     return score
 
 

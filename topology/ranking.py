@@ -1,14 +1,15 @@
 """Whose fault it is: deviations are credited to the service they speak of, and explained away along the graph.
 
 Three steps. *Credit*: each deviation says something of its own service or of the one it calls (a refused or slow call
-speaks of the callee, even of one that is dead or sends no spans; a widened gap of both ends of the edge). *Explain*: a
-service whose answers changed makes its callers behave differently, so deviations that can be inherited count less where
-a callee deviates as much. *Rank*: what remains, strongest first. Not here: what deviates (``detectors``) or when that is
+speaks of the callee, even of one that is dead or sends no spans; a widened gap of both ends of the edge). *Explain*:
+a service whose answers changed makes its callers behave differently, so deviations that can be inherited count less
+where a callee deviates as much. *Rank*: what remains, strongest first. Not here: what deviates (``detectors``) or when that is
 an incident (``incidents``).
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -104,6 +105,11 @@ class RankingConfig:
     metric: float = 1.0
 
 
+#: Words of the field for what one wants more of, and less of; a deviation in the wanted direction hardly counts.
+_GOOD_WHEN_HIGH: Final = ("availab", "success", "healthy", "idle", "free", "hit")
+_BAD_WHEN_HIGH: Final = ("latency", "duration", "error", "fail", "fault", "timeout", "queue", "lag", "wait", "throttl")
+_HARMLESS: Final = 0.2
+
 #: Golden signals show that a service suffers, not that it is the cause: they are told, and hardly count.
 _SYMPTOM_WEIGHT: Final = 0.02
 
@@ -123,6 +129,8 @@ def rank(deviations: Sequence[Deviation], graph: ServiceGraph, config: RankingCo
         suspects[service] = Suspect(service, 0.0, _total(credits, config), credits=credits)
     for suspect in suspects.values():
         _explain(suspect, suspects, graph, config)
+    for suspect in list(suspects.values()):
+        _seen_from_outside(suspect, suspects, graph, config)
     return sorted(suspects.values(), key=lambda one: (-one.score, one.service))
 
 
@@ -170,16 +178,33 @@ def _direct(deviations: Sequence[Deviation]) -> list[Credit]:
                 Credit(one.target if calls else one.service, Channel.LOST if calls else Channel.ERROR, one.raw, one)
             )
         elif one.kind == Cell.EXCLUSIVE:
-            credits.append(
-                Credit(one.target if calls else one.service, Channel.CALL if calls else Channel.TIME, one.raw, one)
-            )
+            whose, channel = (one.target, Channel.CALL) if calls else (one.service, Channel.TIME)
+            credits.append(Credit(whose, channel, one.raw * _magnitude(one), one))
         elif one.kind == GOLDEN:
             credits.append(Credit(one.service, Channel.SYMPTOM, _SYMPTOM_WEIGHT * one.raw, one))
         elif one.kind == METRIC:
-            credits.append(Credit(one.service, Channel.METRIC, one.raw, one))
+            credits.append(Credit(one.service, Channel.METRIC, one.raw * _harm(one), one))
         else:
             credits.append(Credit(one.service, Channel.BEHAVIOUR, one.raw, one))
     return credits
+
+
+def _magnitude(one: Deviation) -> float:
+    """How much longer, not only how sure: shares of slow calls saturate, seconds do not. 1 at four times the limit."""
+    if one.high <= 0 or one.observed <= 0:
+        return 1.0
+    return min(1.5, max(0.25, math.log2(one.observed / one.high) / 2.0))
+
+
+def _harm(one: Deviation) -> float:
+    """How far a deviation is bad news: more latency is, more availability is not; 1 where the name tells nothing."""
+    name = one.what.casefold()
+    good = any(word in name for word in _GOOD_WHEN_HIGH)
+    bad = any(word in name for word in _BAD_WHEN_HIGH)
+    if good == bad:
+        return 1.0
+    upward = one.observed > one.high
+    return 1.0 if upward == bad else _HARMLESS
 
 
 def _gaps(deviations: Sequence[Deviation], graph: ServiceGraph) -> list[Credit]:
@@ -194,10 +219,45 @@ def _gaps(deviations: Sequence[Deviation], graph: ServiceGraph) -> list[Credit]:
         others = {edge.caller if edge.service == node else edge.service for edge in edges}
         neighbours = set(graph.callees.get(node, ())) | set(graph.callers.get(node, ())) | others
         share = len(others) / max(1, len(neighbours - graph.uninstrumented))
-        total = sum(edge.raw for edge in edges) * min(1.0, share)
+        total = sum(edge.raw * _magnitude(edge) for edge in edges) * min(1.0, share)
         strongest = max(edges, key=lambda edge: (edge.raw, edge.service, edge.caller))
         credits.append(Credit(node, Channel.GAP, total, strongest))
     return credits
+
+
+def _seen_from_outside(
+    suspect: Suspect, suspects: Mapping[str, Suspect], graph: ServiceGraph, config: RankingConfig
+) -> None:
+    """A node known only from its callers, by metrics alone, may be a caller's view of a service that deviates itself.
+
+    Load balancers and client-side names stand in front of services that also report for themselves. Where a caller of
+    such a node also calls a service that has callees of its own and deviates in the same metric, that service is meant.
+    """
+    if graph.callees.get(suspect.service) or any(credit.channel is not Channel.METRIC for credit in suspect.credits):
+        return
+    metrics = _metric_families(suspect)
+    siblings = {other for caller in graph.callers_of(suspect.service) for other in graph.callees_of(caller)}
+    meant = [
+        suspects[other]
+        for other in sorted(siblings - {suspect.service})
+        if other in suspects and graph.callees.get(other) and suspect.service not in graph.callees[other]
+        if metrics & _metric_families(suspects[other])
+    ]
+    if meant:
+        # What the callers saw of it speaks for the service itself.
+        service = max(meant, key=lambda one: (one.own, one.service))
+        service.score += suspect.score * (1.0 - config.inherited)
+        suspect.score *= config.inherited
+        suspect.explained_by = service.service
+
+
+def _metric_families(suspect: Suspect) -> set[str]:
+    """First parts of the names of its deviating metrics: ``latency`` of ``latency.p99``."""
+    return {
+        credit.deviation.what.casefold().replace("_", ".").split(".")[0]
+        for credit in suspect.credits
+        if credit.channel is Channel.METRIC
+    }
 
 
 def _explain(suspect: Suspect, suspects: Mapping[str, Suspect], graph: ServiceGraph, config: RankingConfig) -> None:

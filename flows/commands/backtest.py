@@ -103,8 +103,8 @@ def _table(score: StreamScore) -> Table:
 
 
 def _rank(rank: int | None) -> str:
-    return "–" if rank is None else str(rank)
+    return "-" if rank is None else str(rank)
 
 
 def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}" if value < 1e6 else f"{value:,.0f}"
+    return "-" if value is None else f"{value:.4g}" if value < 1e6 else f"{value:,.0f}"

@@ -59,7 +59,7 @@ def reference_text() -> str:
         "Made by `mendstream config docs` from the settings models; do not edit by hand.",
         "",
         "One YAML file (`--config FILE` or `MENDSTREAM_CONFIG`). An environment variable overrides each key: "
-        f"`{ENV_PREFIX}` and the key in capitals with `__` between its parts, such as `{ENV_PREFIX}STREAM__BUCKET_S=30`. "
+        f"`{ENV_PREFIX}` and the key in capitals with `__` between its parts: `{ENV_PREFIX}STREAM__BUCKET_S=30`. "
         "`mendstream config check FILE` names every mistake by its key.",
         "",
     ]
