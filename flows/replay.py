@@ -126,21 +126,22 @@ def replay(
     events: list[Any] = []
     intents: list[Any] = []
     diagnoses: list[Any] = []
+    letters: list[Any] = []
     outputs = Outputs(
         root_causes=CollectSink(events),
         intents=CollectSink(intents),
-        dead_letters=CollectSink(out.letters),
+        dead_letters=CollectSink(letters),
         diagnoses=CollectSink(diagnoses),
         anomalies=CollectSink(out.anomalies),
     )
     began = time.perf_counter()
-    run_main(build_flow(source, job, outputs))
+    run_main(build_flow(source, job, outputs))  # type: ignore[no-untyped-call]  # Bytewax gives it no types
     out.seconds = time.perf_counter() - began
     out.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     out.events = [RootCauseEvent.model_validate(orjson.loads(value)) for _, value in events]
     out.intents = [orjson.loads(value) for _, value in intents]
     out.diagnoses = [orjson.loads(value) for _, value in diagnoses]
-    out.letters = [one[1] if isinstance(one, tuple) else one for one in out.letters]
+    out.letters = [item for _, item in letters]
     return out
 
 

@@ -156,28 +156,36 @@ def _direction(one: Deviation) -> Literal["up", "down", "new", "gone"]:
 
 def _statement(one: Deviation, template: Template | None) -> str:
     """A sentence; the forms follow the kinds of observation."""
-    if one.kind == GOLDEN:
-        return f"{one.what} of {one.service} as its callers see it is unusual ({one.detector})"
-    if one.kind == METRIC:
-        who = f"{one.service} ({one.instance})" if one.instance else one.service
-        seen, expected = quantity(one.observed, one.unit), interval(one.low, one.high, one.unit)
-        return f"{one.what} of {who} is {seen}, expected {expected}"
+    if one.kind in (METRIC, GOLDEN):
+        return _metric_statement(one)
     if one.kind in (Cell.GAP, Cell.EXCLUSIVE):
         return _time_statement(one)
-    calls = one.outgoing and one.target
     change = f"{_share(one.before)} → {_share(one.after)} of {one.n}"
     if one.kind == Cell.ORIGIN:
+        calls = one.outgoing and one.target
         what = f"calls from {one.service} to {one.target} fail" if calls else f"errors begin in {one.service}"
         return f"{what}, {_operation(one)}: {change} spans"
     if one.kind == Cell.CHILD:
-        callee, _, operation = one.what.partition("|")
-        if calls and callee == one.target and one.after < one.before:
-            return f"calls from {one.service} to {callee} do not arrive, {operation}: {change} answered"
-        verb = "calls" if one.after > one.before else "no longer calls"
-        return f"{one.service} {verb} {callee} {operation} in {_operation(one)}: {change} spans"
+        return _call_statement(one, change)
     text = (template.text if template else one.what)[:_CUT]
-    verb = "writes" if one.after > one.before else "no longer writes"
+    verb = "writes" if one.after > one.before else "writes less often" if one.after > 0.01 else "no longer writes"
     return f"{one.service} {verb} “{text}”: {change} {'lines' if one.kind == Cell.LINE else 'spans'}"
+
+
+def _metric_statement(one: Deviation) -> str:
+    if one.kind == GOLDEN:
+        return f"{one.what} of {one.service} as its callers see it is unusual ({one.detector})"
+    who = f"{one.service} ({one.instance})" if one.instance else one.service
+    seen, expected = quantity(one.observed, one.unit), interval(one.low, one.high, one.unit)
+    return f"{one.what} of {who} is {seen}, expected {expected}"
+
+
+def _call_statement(one: Deviation, change: str) -> str:
+    callee, _, operation = one.what.partition("|")
+    if one.outgoing and callee == one.target and one.after < one.before:
+        return f"calls from {one.service} to {callee} do not arrive, {operation}: {change} answered"
+    verb = "calls" if one.after > one.before else "calls less" if one.after > 0.01 else "no longer calls"
+    return f"{one.service} {verb} {callee} {operation} in {_operation(one)}: {change} spans"
 
 
 def _time_statement(one: Deviation) -> str:

@@ -3,8 +3,8 @@
 Three steps. *Credit*: each deviation says something of its own service or of the one it calls (a refused or slow call
 speaks of the callee, even of one that is dead or sends no spans; a widened gap of both ends of the edge). *Explain*:
 a service whose answers changed makes its callers behave differently, so deviations that can be inherited count less
-where a callee deviates as much. *Rank*: what remains, strongest first. Not here: what deviates (``detectors``) or when that is
-an incident (``incidents``).
+where a callee deviates as much. *Rank*: what remains, strongest first. Not here: what deviates (``detectors``) or
+when that is an incident (``incidents``).
 """
 
 from __future__ import annotations
