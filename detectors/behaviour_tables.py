@@ -130,7 +130,7 @@ class BehaviourTables:
         self.histogram.view[rows] += now
 
     def age(self, now_ns: int) -> None:
-        """Let history fade, once per hour of event time, and drop what has faded away or exceeds the limits."""
+        """Let history fade, once per hour of event time."""
         hour = now_ns // _HOUR_NS
         if self._hour == 0:
             self._hour = hour
@@ -184,34 +184,51 @@ class BehaviourTables:
         return row
 
     def forget(self) -> Ints | None:
-        """At a limit, keep the strongest nine tenths of operations with all that belongs to them.
+        """At a limit, keep the strongest nine tenths: of operations with all that belongs to them, or of behaviours.
 
-        Returns the new operation row of each old one (-1: forgotten), or None where nothing had to go.
+        One operation with ever new behaviours (peers named by address, say) loses behaviours and costs nobody else.
+        Returns the new operation row of each old one (-1: forgotten), or None where nothing had to go. Row numbers
+        change, so ``Counts`` made before cannot be learnt after.
         """
-        crowded = (
-            len(self.operations) >= self.config.max_operations or len(self.behaviours) >= self.config.max_behaviours
-        )
-        if not crowded:
+        many_operations = len(self.operations) >= self.config.max_operations
+        many_behaviours = len(self.behaviours) >= self.config.max_behaviours
+        if not (many_operations or many_behaviours):
             return None
-        keep = np.sort(np.argsort(-self.n.view, kind="stable")[: int(0.9 * self.n.size)])
+        operations = _strongest(self.n.view) if many_operations else np.arange(self.n.size)
         moved = np.full(self.n.size, -1, dtype=np.int64)
-        moved[keep] = np.arange(len(keep))
-        self.dropped += self.n.size - len(keep)
-        self.operation_names = [self.operation_names[row] for row in keep.tolist()]
-        self.operations = {key: row for row, key in enumerate(self.operation_names)}
-        self.n.keep(keep)
-        self.service.keep(keep)
+        moved[operations] = np.arange(len(operations))
         behaviours = np.flatnonzero(moved[self.operation.view] >= 0)
+        if many_behaviours and len(behaviours) > 0.9 * self.config.max_behaviours:
+            behaviours = behaviours[_strongest(self.k.view[behaviours])]
+        self.dropped += self.n.size - len(operations) + self.k.size - len(behaviours)
+        self._keep_operations(operations)
+        self._keep_behaviours(behaviours, moved)
+        self._keep_times(moved)
+        return moved
+
+    def _keep_operations(self, rows: Ints) -> None:
+        self.operation_names = [self.operation_names[row] for row in rows.tolist()]
+        self.operations = {key: row for row, key in enumerate(self.operation_names)}
+        self.n.keep(rows)
+        self.service.keep(rows)
+
+    def _keep_behaviours(self, rows: Ints, moved: Ints) -> None:
         for column in (self.k, self.operation, self.kind, self.spread.histogram):
-            column.keep(behaviours)
+            column.keep(rows)
         self.operation.view[...] = moved[self.operation.view]
-        names = [self.behaviour_names[row] for row in behaviours.tolist()]
+        names = [self.behaviour_names[row] for row in rows.tolist()]
         self.behaviour_names = [(int(moved[row]), kind, what) for row, kind, what in names]
         self.behaviours = {key: row for row, key in enumerate(self.behaviour_names)}
-        times = np.flatnonzero(moved[self.time_operation.view] >= 0)
+
+    def _keep_times(self, moved: Ints) -> None:
+        rows = np.flatnonzero(moved[self.time_operation.view] >= 0)
         for column in (self.histogram, self.time_operation, self.time_kind, self.time_spread.histogram):
-            column.keep(times)
+            column.keep(rows)
         self.time_operation.view[...] = moved[self.time_operation.view]
         keys = zip(self.time_operation.view.tolist(), self.time_kind.view.tolist(), strict=True)
         self.times = {key: row for row, key in enumerate(keys)}
-        return moved
+
+
+def _strongest(weight: Floats) -> Ints:
+    """Rows of the strongest nine tenths, in their order; at least one goes."""
+    return np.sort(np.argsort(-weight, kind="stable")[: int(0.9 * len(weight))])

@@ -9,7 +9,7 @@ import polars as pl
 from signals.cells import BINS_PER_OCTAVE, Cell
 
 _KEY: Final = ["environment", "namespace", "service", "operation", "caller"]
-_TIMES: Final = [int(Cell.EXCLUSIVE), int(Cell.GAP)]
+_TIMES: Final = [int(Cell.EXCLUSIVE), int(Cell.GAP), int(Cell.DURATION)]
 
 
 def with_instances(evidence: pl.DataFrame, cells: pl.DataFrame, concentration: float = 0.7) -> pl.DataFrame:
