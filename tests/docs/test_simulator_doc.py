@@ -1,4 +1,4 @@
-"""``docs/simulator.md`` says what the simulator takes: kinds with their keys and defaults, and a schedule that works."""
+"""``docs/simulator.md`` says what the simulator takes: kinds with their keys and defaults, a schedule that works."""
 
 from __future__ import annotations
 
