@@ -17,6 +17,8 @@ from topology.ranking import GOLDEN, METRIC, Channel, Credit, Deviation
 
 _CUT: Final = 160
 
+_SPECIFIC: Final = frozenset({Channel.ERROR, Channel.LOST, Channel.TIME, Channel.CALL})
+
 #: Parts of a metric's name that say it measures how full or busy something is.
 _SATURATION: Final = (
     "cpu",
@@ -80,6 +82,12 @@ def fault_kind_of(credits: list[Credit], *, changed: bool) -> FaultKind:
     if not by_channel:
         return FaultKind.UNKNOWN
     strongest = max(by_channel, key=lambda channel: (by_channel[channel], channel))
+    if strongest is Channel.BEHAVIOUR:
+        # Other calls and other lines follow from failing or being slow: where it does either, that is the kind.
+        specific = {one: weight for one, weight in by_channel.items() if one in _SPECIFIC}
+        closest = max(specific, key=lambda channel: (specific[channel], channel), default=strongest)
+        if specific and specific[closest] >= 0.4 * by_channel[strongest]:
+            strongest = closest
     saturated = any(
         credit.channel is Channel.METRIC
         and credit.deviation.after > credit.deviation.before
