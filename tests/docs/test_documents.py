@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -135,7 +135,8 @@ def resolve(key: str) -> Any:
         if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
             return None
         info = model.model_fields[part]
-        model = info.annotation
+        inner = [one for one in get_args(info.annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
+        model = inner[0] if inner else info.annotation
     return info
 
 
