@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: A dataflow whose source has not had a turn for so long hangs, seconds.
 STALLED_S: Final = 60.0
 
-_TEXT: Final = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+_TEXT: Final = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))
 _log = structlog.get_logger(__name__)
 
 
@@ -110,8 +110,8 @@ class Endpoint:
             answer: Iterable[bytes] = self._metrics(environ, start_response)
             return answer
         if path not in probes:
-            start_response("404 Not Found", _TEXT)
+            start_response("404 Not Found", list(_TEXT))
             return [b"there are /metrics, /healthz and /readyz\n"]
         well, why = probes[path]()
-        start_response("200 OK" if well else "503 Service Unavailable", _TEXT)
+        start_response("200 OK" if well else "503 Service Unavailable", list(_TEXT))
         return [f"{'ok' if well else 'failing'}: {why}\n".encode()]

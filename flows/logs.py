@@ -71,6 +71,8 @@ def set_up_logs(
     root.setLevel(_LEVELS[level])
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(_LEVELS[level], logging.WARNING))
+    # It warns when its thread waits for the interpreter's lock, which a busy dataflow makes it do all the time.
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(**context)
 

@@ -6,6 +6,7 @@ in the recovery store; a restart continues from there.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -164,13 +165,15 @@ def meaning(code: int) -> str:
     return "ended with an error; its own log lines say which"
 
 
-def when_orphaned(act: Callable[[str], None], stream: object) -> None:
-    """In a child: call ``act`` when the supervisor is gone, which closes the pipe that ``stream`` reads."""
+def when_orphaned(act: Callable[[str], None], descriptor: int = 0) -> None:
+    """In a child: call ``act`` when the supervisor is gone, which closes the pipe that is the child's standard input.
+
+    The descriptor is read, not ``sys.stdin``: its lock, held by a waiting thread, would abort the interpreter's end.
+    """
 
     def watch() -> None:
-        read = getattr(stream, "read", None)
-        if read is not None:
-            read()
-            act("the supervisor is gone")
+        while os.read(descriptor, 1_024):
+            continue
+        act("the supervisor is gone")
 
     threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()

@@ -111,7 +111,7 @@ def _run_process(
     _, errors = consoles()
     with endpoint if observe.port else nullcontext(), _stopped_by_signals(stop):
         if where is not None:
-            when_orphaned(stop, sys.stdin.buffer)
+            when_orphaned(stop)
         log.info(
             "started",
             partitions=len(source.partition_names()),
