@@ -180,7 +180,7 @@ def _entity(one: Suspect, context: Context) -> dict[str, str]:
         "service.name": one.service,
         "service.instance.id": one.instance,
     }
-    return {key: value for key, value in pairs.items() if value}
+    return {key: value for key, value in pairs.items() if value or key == "service.name"}
 
 
 def _confidence(one: Suspect, ranked: Sequence[Suspect]) -> float:
@@ -272,15 +272,15 @@ def _edges(incident: Incident, candidates: Sequence[Candidate], at_ns: int, grap
     nodes = set(sorted(incident.services)[:40]) | {name for path in paths for name in path}
     edges = []
     for (caller, callee), edge in sorted(graph.edges.items()):
-        if (caller in nodes or callee in nodes) and (edge.known or edge.requests > graph.forget_below):
+        requests = graph.requests(caller, callee, at_ns)
+        if (caller in nodes or callee in nodes) and (edge.known or requests > graph.forget_below):
+            errors = edge.errors * (requests / edge.requests) if edge.requests else 0.0
             edges.append(
                 GraphEdge(
                     caller=caller,
                     callee=callee,
-                    requests=round(graph.requests(caller, callee, at_ns), 3),
-                    errors=round(edge.errors * (graph.requests(caller, callee, at_ns) / edge.requests), 3)
-                    if edge.requests
-                    else 0.0,
+                    requests=round(requests, 3),
+                    errors=round(errors, 3),
                     on_path=(caller, callee) in on_path,
                 )
             )

@@ -17,7 +17,7 @@ from incidents.cluster import clusters
 from incidents.config import IncidentConfig
 from incidents.incident import Incident, incident_id, verdict_of
 from incidents.model import RootCauseEvent, State
-from incidents.report import BucketReport, Golden
+from incidents.report import BucketReport, Entry, Golden
 from topology.ranking import RankingConfig, Suspect, rank
 
 _K = TypeVar("_K")
@@ -32,6 +32,7 @@ class _Rising:
     last_ns: int
     buckets: list[list[Suspect]] = field(default_factory=list)
     services: set[str] = field(default_factory=set)
+    entries: list[Entry] = field(default_factory=list)  # traffic of the entry points that suffered meanwhile
 
 
 @dataclass(slots=True)
@@ -68,6 +69,8 @@ class Correlator:
         """Event time has come to ``at_ns`` and all reports up to it are in: what has been calm for long is resolved."""
         calm_ns = self.config.close_buckets * bucket_ns
         due = [one for one in self.open if at_ns - one.last_seen_ns >= calm_ns]
+        # In event time, as they would come if this were asked after every bucket.
+        due.sort(key=lambda one: one.last_seen_ns)
         return [self._resolve(one, one.last_seen_ns + calm_ns) for one in due]
 
     # -- one bucket -----------------------------------------------------------------------------------------------
@@ -87,14 +90,12 @@ class Correlator:
         _bound(context.traces, 20_000)
         for golden in report.golden:
             self._remember(report.end_ns, golden)
-        self.late += report.late
+        self.late = max(self.late, report.late)
         for entry in report.entries:
             label = f"{entry.service} {entry.operation}"
             context.entries[label] = entry.service
             for incident in self.open:
-                if entry.service in incident.services or self._leads_to(entry.service, incident):
-                    _count(incident.failed, label, entry.errors)
-                    _count(incident.slow, label, entry.slow)
+                self._count_entry(incident, entry)
         _bound(context.entries, 20_000)
 
     def _remember(self, at_ns: int, golden: Golden) -> None:
@@ -105,6 +106,13 @@ class Correlator:
             kept = self.context.golden[golden.service] = deque(maxlen=self.config.history_buckets)
         kept.append((at_ns, golden))
 
+    def _count_entry(self, incident: Incident, entry: Entry) -> None:
+        """Requests that failed or were slow where the incident can have reached them."""
+        if entry.service in incident.services or self._leads_to(entry.service, incident):
+            label = f"{entry.service} {entry.operation}"
+            _count(incident.failed, label, entry.errors)
+            _count(incident.slow, label, entry.slow)
+
     def _leads_to(self, service: str, incident: Incident) -> bool:
         first = incident.buckets[-1][0].service if incident.buckets and incident.buckets[-1] else ""
         return bool(first) and service in self.context.graph.upstream(first)
@@ -113,8 +121,9 @@ class Correlator:
         """Give a cluster to the open incident it continues; several that it touches become one."""
         names = {one.service for one in group}
         near = names | {other for name in names for other in self._neighbours(name)}
-        touched = [one for one in self.open if one.services & names] or [
-            one for one in self.open if one.services & near and _strong(group, self.config.join_score)
+        alive = [one for one in self.open if not one.merged_into]  # a cluster before this one may have merged some
+        touched = [one for one in alive if one.services & names] or [
+            one for one in alive if one.services & near and _strong(group, self.config.join_score)
         ]
         if not touched:
             return False
@@ -124,8 +133,7 @@ class Correlator:
             keeper.last_seen_ns = report.end_ns
         for other in touched:
             if other is not keeper:
-                other.merged_into = keeper.id
-                keeper.services |= other.services
+                keeper.take_over(other)
         return True
 
     def _neighbours(self, service: str) -> set[str]:
@@ -160,8 +168,9 @@ class Correlator:
         self.resolved.append(incident)
         event = self._tell_at(incident, at_ns)
         past = self.context.past.setdefault(event.data.incident.fingerprint, [])
-        past.append(incident.id)
-        del past[:-10]
+        if incident.id not in past:  # one that was reopened is still one incident
+            past.append(incident.id)
+            del past[:-10]
         _bound(self.context.past, self.config.max_fingerprints)
         return event
 
@@ -176,6 +185,7 @@ class Correlator:
             rising = mine or _Rising(report.start_ns, report.start_ns)
             rising.buckets.append(group)
             rising.services |= names
+            rising.entries += report.entries
             rising.last_ns = report.end_ns
             if len(rising.buckets) >= self.config.open_buckets:
                 events += self._open(rising, report)
@@ -206,10 +216,8 @@ class Correlator:
         for group in rising.buckets:
             incident.add(group, self.config.memory_buckets)
         incident.last_seen_ns = report.end_ns
-        for entry in report.entries:
-            if entry.service in incident.services or self._leads_to(entry.service, incident):
-                _count(incident.failed, f"{entry.service} {entry.operation}", entry.errors)
-                _count(incident.slow, f"{entry.service} {entry.operation}", entry.slow)
+        for entry in rising.entries:
+            self._count_entry(incident, entry)
         self.open.append(incident)
         incident.told = self._says(incident)
         return [self._tell(incident, report)]

@@ -6,6 +6,7 @@ Sentences quote telemetry and stay plain text: whoever shows them escapes them.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -16,6 +17,7 @@ from signals.cells import Cell
 from topology.ranking import GOLDEN, METRIC, Channel, Credit, Deviation
 
 _CUT: Final = 160
+_LARGEST: Final = 1e300  # stands for infinity
 
 _SPECIFIC: Final = frozenset({Channel.ERROR, Channel.LOST, Channel.TIME, Channel.CALL})
 
@@ -90,7 +92,7 @@ def fault_kind_of(credits: list[Credit], *, changed: bool) -> FaultKind:
             strongest = closest
     saturated = any(
         credit.channel is Channel.METRIC
-        and credit.deviation.after > credit.deviation.before
+        and credit.deviation.observed > credit.deviation.high
         and _is_saturation(credit.deviation.what)
         for credit in credits[:8]
     )
@@ -147,8 +149,10 @@ def _attributes(one: Deviation) -> dict[str, str]:
 
 
 def _rounded(value: float) -> float:
-    """Six significant digits: what is told does not pretend to more."""
-    return float(f"{value:.6g}")
+    """Six significant digits: what is told does not pretend to more; always finite, since JSON has no infinity."""
+    if math.isnan(value):
+        return 0.0
+    return float(f"{min(max(value, -_LARGEST), _LARGEST):.6g}")
 
 
 def _direction(one: Deviation) -> Literal["up", "down", "new", "gone"]:

@@ -39,6 +39,14 @@ class Incident:
             self.buckets.popleft()
         self.services.update(one.service for one in group)
 
+    def take_over(self, other: Incident) -> None:
+        """Go on as one with another incident that turned out to be the same."""
+        other.merged_into = self.id
+        self.services |= other.services
+        for mine, theirs in ((self.failed, other.failed), (self.slow, other.slow)):
+            for label, n in theirs.items():
+                mine[label] = max(mine.get(label, 0), n)  # both counted the same requests while they lived together
+
     def ranking(self) -> list[Suspect]:
         """Suspects by their mean score over the buckets remembered."""
         total: dict[str, float] = {}

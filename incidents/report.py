@@ -73,7 +73,7 @@ class BucketReport:
     changes: Sequence[Change] = ()
     examples: Sequence[Example] = ()
     templates: Sequence[Template] = ()
-    late: int = 0
+    late: int = 0  # rows dropped as late so far, in all
     orphans: int = 0
     spans: int = 0
     offsets: dict[str, int] = field(default_factory=dict)
