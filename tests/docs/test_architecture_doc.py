@@ -21,7 +21,7 @@ PAGE = " ".join((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").
 
 
 def default(function: object, name: str) -> object:
-    return inspect.signature(function).parameters[name].default  # type: ignore[arg-type]  # classes and functions
+    return inspect.signature(function).parameters[name].default
 
 
 @pytest.mark.parametrize(

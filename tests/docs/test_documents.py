@@ -12,7 +12,7 @@ import typer
 from pydantic import BaseModel
 
 from flows.cli import app
-from flows.settings import ENV_PREFIX, Settings
+from flows.settings import ENV_PREFIX, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -104,6 +104,17 @@ def _takes_value(option: Any) -> bool:
     return option is not None and not option.is_flag
 
 
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_scripts_and_modules_that_are_run_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for script in re.findall(r"^python (\S+\.py)", text, re.MULTILINE):
+        assert (ROOT / script).exists(), f"{page.name}: {script}"
+    for paths in re.findall(r"python -m pytest ([^#\n`]+)", text):
+        assert all((ROOT / path).exists() for path in paths.split() if not path.startswith("-")), (
+            f"{page.name}: {paths}"
+        )
+
+
 def test_there_are_commands_to_check() -> None:
     assert len({command for page in PAGES for command in commands(page)}) > 15
 
@@ -162,6 +173,14 @@ def _is_code(key: str) -> bool:
 def test_environment_variables_that_are_named_are_settings(page: Path) -> None:
     for name in re.findall(rf"{ENV_PREFIX}([A-Z0-9_]+[A-Z0-9])", page.read_text(encoding="utf-8")):
         assert resolve(name.lower().replace("__", ".")) is not None, f"{page.name}: {ENV_PREFIX}{name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_environment_variables_work_with_the_values_that_are_told(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in re.findall(rf"({ENV_PREFIX}\w+)=('[^']+'|[^\s`.]+)", page.read_text(encoding="utf-8")):
+        with monkeypatch.context() as environment:
+            environment.setenv(name, value.strip("'"))
+            load_settings()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
