@@ -62,6 +62,28 @@ def told(documents: Iterable[dict[str, Any]]) -> dict[str, bytes]:
     return found
 
 
+def differences(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
+    """Where two sets of events differ, as paths and values: for people who read a failed test."""
+    found = [f"only one: {name}" for name in sorted(one.keys() ^ other.keys())]
+    for name in sorted(one.keys() & other.keys()):
+        found += _differences(name, orjson.loads(one[name]), orjson.loads(other[name]))
+    return found
+
+
+def _differences(path: str, one: Any, other: Any) -> list[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [
+            line for key in sorted(one | other) for line in _differences(f"{path}.{key}", one.get(key), other.get(key))
+        ]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [
+            line
+            for number, pair in enumerate(zip(one, other, strict=True))
+            for line in _differences(f"{path}[{number}]", *pair)
+        ]
+    return [] if one == other else [f"{path}: {one!r} != {other!r}"]
+
+
 def read_topic(bootstrap: str, topic: str) -> list[Record]:
     """Everything in a topic now, partition by partition."""
     consumer = make_consumer(KafkaConfig(bootstrap_servers=[bootstrap]))
