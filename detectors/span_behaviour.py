@@ -41,6 +41,7 @@ EVIDENCE: Final = pl.Schema(
         "what": pl.String,
         "before": pl.Float64,  # share in history (times: share of spans above the limit)
         "after": pl.Float64,  # share in the window
+        "latest": pl.Float64,  # share in the window's newest bucket; null where it has too few spans to tell
         "n_before": pl.Float64,  # spans behind the share, history decayed
         "n_after": pl.Int64,
         "expected_s": pl.Float64,  # times: limit that 95 % of history stayed below; else null
@@ -54,6 +55,7 @@ EVIDENCE: Final = pl.Schema(
 
 #: Errors and durations as such are symptoms: told where nobody inside calls the operation, credited to nobody.
 _SYMPTOMS: Final = [int(kind) for kind in (Cell.ERRORS, Cell.DURATION)]
+_FEW: Final = 3  # spans below which the newest bucket says nothing
 _JUDGED_SHARES: Final = [int(kind) for kind in (Cell.ORIGIN, Cell.CHILD, Cell.LOG, Cell.LINE, Cell.ERRORS)]
 _JUDGED_TIMES: Final = [int(kind) for kind in (Cell.EXCLUSIVE, Cell.GAP, Cell.DURATION)]
 #: Fewer errors or faster answers are no fault.
@@ -141,10 +143,18 @@ class SpanBehaviour:
         n1, n2 = tables.n.view[operation], n_now[operation]
         k1, k2 = np.minimum(tables.k.view[rows], n1), np.minimum(k_now[rows], n2)
         raw = self._compare((k1, n1, k2, n2), tables.kind.view[rows], tables.spread, rows)
+        raw[(tables.kind.view[rows] == Cell.LINE) & (n2 < config.min_lines)] = 0.0
         keep = raw > 0
         names = [tables.behaviour_names[row] for row in rows[keep].tolist()]
         shares = self._frame(operation[keep], tables.kind.view[rows][keep], (k1, n1, k2, n2), keep, raw)
-        shares = shares.with_columns(pl.Series("what", [name[2] for name in names], dtype=pl.String))
+        n_last, k_last = np.zeros(tables.n.size), np.zeros(tables.k.size)
+        if buckets:
+            n_last[buckets[-1].operations] = buckets[-1].n
+            k_last[buckets[-1].behaviours] = buckets[-1].k
+        shares = shares.with_columns(
+            pl.Series("what", [name[2] for name in names], dtype=pl.String),
+            _latest(k_last[rows[keep]], n_last[operation[keep]]),
+        )
         found = pl.concat([shares, self._judge_times(buckets)])
         return found.filter(~pl.col("kind").is_in(_SYMPTOMS) | (pl.col("caller") == ""))
 
@@ -167,10 +177,15 @@ class SpanBehaviour:
         frame = self._frame(
             tables.time_operation.view[rows[keep]], tables.time_kind.view[rows[keep]], shares, keep, raw
         )
+        last = np.zeros_like(now)
+        if buckets:
+            mine = np.isin(buckets[-1].times, rows)
+            last[np.searchsorted(rows, buckets[-1].times[mine])] = buckets[-1].histograms[mine]
         reached = now[keep].cumsum(axis=1) >= 0.95 * shares[3][keep][:, None]
         return frame.with_columns(
             pl.Series("expected_s", _seconds(limit[keep] + 1), dtype=pl.Float64),
             pl.Series("observed_s", _seconds(np.argmax(reached, axis=1) + 1), dtype=pl.Float64),
+            _latest((last * above).sum(axis=1)[keep], last.sum(axis=1)[keep]),
         )
 
     def _limits(self, histograms: Floats) -> Ints:
@@ -207,6 +222,7 @@ class SpanBehaviour:
                 "what": [""] * m,
                 "before": k1 / np.maximum(n1, 1e-9),
                 "after": k2 / np.maximum(n2, 1e-9),
+                "latest": [None] * m,
                 "n_before": n1,
                 "n_after": n2.astype(np.int64),
                 "expected_s": [None] * m,
@@ -272,6 +288,12 @@ class SpanBehaviour:
 def _method(name: str) -> str:
     """The last part of an operation's name: what client and server side of one call have in common."""
     return name.replace(".", "/").rsplit("/", 1)[-1].casefold()
+
+
+def _latest(k: Floats, n: Floats) -> pl.Series:
+    """Shares of the newest bucket; null where it holds fewer than three spans."""
+    shares = pl.Series("latest", k / np.maximum(n, 1.0), dtype=pl.Float64)
+    return shares.set(pl.Series(n < _FEW), None)
 
 
 def _seconds(bins: Ints) -> Floats:

@@ -18,6 +18,8 @@ from topology.ranking import GOLDEN, METRIC, Deviation
 #: Metric surprise (decades of tail probability) below which a point says nothing, and above which it says no more.
 SURPRISE_FLOOR: Final = 3.0
 SURPRISE_CAP: Final = 9.0
+#: Share of the window's change that its newest bucket must still show for the change to count as going on.
+ALIVE_SHARE: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ def span_deviations(evidence: pl.DataFrame) -> dict[str, list[Deviation]]:
                 raw=row["raw"],
                 before=row["before"],
                 after=row["after"],
+                alive=row["latest"] is None
+                or abs(row["latest"] - row["before"]) >= ALIVE_SHARE * abs(row["after"] - row["before"]),
                 n=row["n_after"],
                 observed=row["observed_s"] if timed else row["after"],
                 low=0.0 if timed else row["before"],

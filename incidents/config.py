@@ -15,7 +15,7 @@ class IncidentConfig(BaseModel):
     open_buckets: int = Field(default=2, ge=1, description="Buckets in a row that a suspect must hold the score")
     close_score: float = Field(default=4.0, gt=0, description="Score below which an incident is calming down")
     close_buckets: int = Field(default=6, ge=1, description="Calm buckets in a row after which an incident is resolved")
-    reopen_s: float = Field(default=600.0, ge=0, description="A recurrence within this time reopens the incident")
+    reopen_s: float = Field(default=300.0, ge=0, description="A recurrence within this time reopens the incident")
     join_score: float = Field(default=3.0, gt=0, description="Score from which a suspect belongs to a cluster")
     memory_buckets: int = Field(default=12, ge=1, description="Buckets that an incident's ranking is averaged over")
     change_window_s: float = Field(default=900.0, ge=0, description="A change this long before onset is evidence")

@@ -18,7 +18,7 @@ from incidents.config import IncidentConfig
 from incidents.incident import Incident, incident_id, verdict_of
 from incidents.model import RootCauseEvent, State
 from incidents.report import BucketReport, Entry, Golden
-from topology.ranking import RankingConfig, Suspect, rank
+from topology.ranking import Channel, RankingConfig, Suspect, rank
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -118,27 +118,29 @@ class Correlator:
         return bool(first) and service in self.context.graph.upstream(first)
 
     def _joins_open(self, group: list[Suspect], report: BucketReport) -> bool:
-        """Give a cluster to the open incident it continues; several that it touches become one."""
+        """Give a cluster to the open incident it continues; several that it continues become one.
+
+        A cluster continues an incident when it holds the incident's first suspect, or is led by one of its serious
+        suspects. What merely touches an incident is its echo while it is weak, and another cause when it is strong.
+        """
         names = {one.service for one in group}
-        near = names | {other for name in names for other in self._neighbours(name)}
         alive = [one for one in self.open if not one.merged_into]  # a cluster before this one may have merged some
-        touched = [one for one in alive if one.services & names] or [
-            one for one in alive if one.services & near and _strong(group, self.config.join_score)
+        serious = {one.id: _serious(one) for one in alive}
+        continued = [one for one in alive if serious[one.id][:1] and serious[one.id][0] in names] or [
+            one for one in alive if group[0].service in serious[one.id]
         ]
-        if not touched:
-            return False
-        keeper = min(touched, key=lambda one: (one.onset_ns, one.id))
-        keeper.add(group, self.config.memory_buckets)
+        if not continued:
+            return group[0].score < self.config.open_score and any(one.services & names for one in alive)
+        keeper = min(continued, key=lambda one: (one.onset_ns, one.id))
+        keeper.services.update(names)
         if group[0].own >= self.config.close_score:
+            # Weaker buckets, as at the end of an incident, would only blur who was to blame.
+            keeper.add(group, self.config.memory_buckets)
             keeper.last_seen_ns = report.end_ns
-        for other in touched:
+        for other in continued:
             if other is not keeper:
                 keeper.take_over(other)
         return True
-
-    def _neighbours(self, service: str) -> set[str]:
-        graph = self.context.graph
-        return graph.callees.get(service, set()) | graph.callers.get(service, set())
 
     def _advance(self, incident: Incident, report: BucketReport) -> list[RootCauseEvent]:
         """Let an open incident live through the bucket."""
@@ -178,7 +180,9 @@ class Correlator:
         """Clusters that belong to no open incident: they open one when they last."""
         events, still = [], []
         for group in groups:
-            if group[0].score < self.config.open_score:
+            if group[0].score < self.config.open_score or not _goes_on(group[0]):
+                continue
+            if self._more_of_the_load(group, report):
                 continue
             names = {one.service for one in group}
             mine = next((one for one in self.rising if one.services & names and one.last_ns == report.start_ns), None)
@@ -193,6 +197,19 @@ class Correlator:
                 still.append(rising)
         self.rising = still
         return events
+
+    def _more_of_the_load(self, group: list[Suspect], report: BucketReport) -> bool:
+        """Whether a cluster only suffers from the traffic that an open incident already tells of."""
+        ratio = self.config.load_ratio
+        if more_asked(group[0], self.context) < ratio:
+            return False
+        for one in self.open:
+            ranked = one.ranking()[:1]
+            if ranked and one.asked.get(ranked[0].service, 0.0) >= ratio:
+                one.services.update(suspect.service for suspect in group)
+                one.last_seen_ns = report.end_ns
+                return True
+        return False
 
     def _open(self, rising: _Rising, report: BucketReport) -> list[RootCauseEvent]:
         if len(self.open) >= self.config.max_open:
@@ -223,11 +240,13 @@ class Correlator:
         return [self._tell(incident, report)]
 
     def _recurrence(self, rising: _Rising, at_ns: int) -> Incident | None:
-        """A resolved incident with the same first suspect that ended a moment ago."""
+        """A resolved incident that ended a moment ago, of the same first suspect and in the same way."""
+        first = rising.buckets[-1][0]
         for one in reversed(self.resolved):
             if at_ns - one.ended_ns > self.config.reopen_s * 1e9:
                 continue
-            if one.told and one.told[-1] == rising.buckets[-1][0].service:
+            before = one.ranking()[:1]
+            if before and before[0].service == first.service and _channel(before[0]) == _channel(first):
                 return one
         return None
 
@@ -245,8 +264,22 @@ class Correlator:
         return build_event(incident, at_ns, self.context, self.config)
 
 
-def _strong(group: list[Suspect], score: float) -> bool:
-    return bool(group) and group[0].own >= score
+def _serious(incident: Incident) -> list[str]:
+    """An incident's suspects that stand at three tenths of its first or higher, best first."""
+    ranked = incident.ranking()
+    return [one.service for one in ranked if one.score >= 0.3 * ranked[0].score]
+
+
+def _goes_on(suspect: Suspect) -> bool:
+    """Whether the newest bucket still shows what is held against the suspect: a burst that is over opens nothing."""
+    if not suspect.credits:
+        return False
+    floor = 0.5 * suspect.credits[0].weight
+    return any(credit.deviation.alive for credit in suspect.credits if credit.weight >= floor)
+
+
+def _channel(suspect: Suspect) -> Channel | None:
+    return suspect.credits[0].channel if suspect.credits else None
 
 
 def _count(counts: dict[str, int], label: str, n: int) -> None:

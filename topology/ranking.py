@@ -47,6 +47,7 @@ class Deviation:
     raw: float  # strength: capped significance times size of change
     before: float = 0.0  # share in history
     after: float = 0.0  # share in the window
+    alive: bool = True  # the newest bucket still shows it (or is too thin to tell)
     n: int = 0  # spans, lines or points of the window
     observed: float = 0.0  # in ``unit``
     low: float = 0.0  # expected interval
