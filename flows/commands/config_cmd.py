@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from flows.commands.common import ConfigOption, consoles, remedies, settings_from
 
@@ -63,12 +65,13 @@ def reference_text() -> str:
         "`mendstream config check FILE` names every mistake by its key.",
         "",
     ]
-    top = [(name, info) for name, info in Settings.model_fields.items() if _model(info.annotation) is None]
-    lines += ["| key | default | meaning |", "|---|---|---|", *(_row(name, info) for name, info in top), ""]
-    for name, info in Settings.model_fields.items():
-        model = _model(info.annotation)
-        if model is not None:
-            lines += _section(name, model)
+    defaults = _defaults()
+    parts = {name: value for name, value in defaults.items() if isinstance(value, BaseModel)}
+    lines += ["| key | default | meaning |", "|---|---|---|"]
+    lines += [_row(name, info, defaults[name]) for name, info in Settings.model_fields.items() if name not in parts]
+    lines.append("")
+    for name, value in parts.items():
+        lines += _section(name, value)
     return "\n".join(lines)
 
 
@@ -76,67 +79,58 @@ def example_text() -> str:
     """A settings file with every key at its default, its meaning beside it."""
     from flows.settings import Settings
 
-    return "\n".join(_example(Settings, 0)) + "\n"
+    return "\n".join(_example(_defaults(), Settings, 0)) + "\n"
 
 
-def _section(path: str, model: type[BaseModel]) -> list[str]:
+def _defaults() -> dict[str, Any]:
+    """The defaults of the top level, whatever the environment of this process says."""
+    from flows.settings import Settings
+
+    return {name: info.get_default(call_default_factory=True) for name, info in Settings.model_fields.items()}
+
+
+def _section(path: str, values: BaseModel) -> list[str]:
+    """The table of one part, and those of the parts below it; ``values`` are its defaults."""
+    model, defaults = type(values), dict(values)
+    parts = {name: value for name, value in defaults.items() if isinstance(value, BaseModel)}
     lines = [f"## {path}", "", (model.__doc__ or "").strip().splitlines()[0], ""]
-    plain = [(name, info) for name, info in model.model_fields.items() if _model(info.annotation) is None]
+    plain = [(name, info) for name, info in model.model_fields.items() if name not in parts]
     if plain:
         lines += ["| key | default | meaning |", "|---|---|---|"]
-        lines += [_row(f"{path}.{name}", info) for name, info in plain]
+        lines += [_row(f"{path}.{name}", info, defaults[name]) for name, info in plain]
         lines.append("")
-    for name, info in model.model_fields.items():
-        inner = _model(info.annotation)
-        if inner is not None:
-            lines += _section(f"{path}.{name}", inner)
+    for name, value in parts.items():
+        lines += _section(f"{path}.{name}", value)
     return lines
 
 
-def _row(path: str, info: Any) -> str:  # noqa: ANN401 - pydantic's FieldInfo
-    default = _default(info).replace("|", "\\|")
-    meaning = (info.description or "").replace("|", "\\|")
-    return f"| `{path}` | `{default}` | {meaning} |"
-
-
-def _default(info: Any) -> str:  # noqa: ANN401 - pydantic's FieldInfo
-    """The default as it would stand in YAML; one that depends on the machine is named, not shown."""
-    if info.default_factory is not None and info.default is PydanticUndefined:
-        made = info.default_factory
-        return "[]" if made is list else "{}" if made is dict else "(this host)"
-    return _yaml(info.default)
+def _row(path: str, info: FieldInfo, default: Any) -> str:  # noqa: ANN401 - any default
+    cells = (f"`{path}`", f"`{_yaml(default)}`", info.description or "")
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _yaml(value: Any) -> str:  # noqa: ANN401 - any default
+    """A value as it would stand in YAML, on one line; of a file that is shipped, its name alone."""
     import yaml
 
-    if isinstance(value, Path):
-        return value.name if value.is_absolute() else str(value)
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    elif isinstance(value, list):
-        value = [
-            one.model_dump(mode="json", exclude_defaults=True) if isinstance(one, BaseModel) else one for one in value
-        ]
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).strip()
+    if isinstance(value, Path) and value.is_absolute():
+        return value.name
+    if isinstance(value, list):
+        value = [one.model_dump(exclude_defaults=True) if isinstance(one, BaseModel) else one for one in value]
+    plain = to_jsonable_python(value)
+    text = yaml.safe_dump(plain, default_flow_style=True, width=10_000, allow_unicode=True).strip()
     return str(text.removesuffix("...").strip())
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any annotation
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = [one for one in get_args(annotation) if isinstance(one, type) and issubclass(one, BaseModel)]
-    return inner[0] if inner and type(None) in get_args(annotation) else None
-
-
-def _example(model: type[BaseModel], indent: int) -> list[str]:
+def _example(values: Mapping[str, Any], model: type[BaseModel], indent: int) -> list[str]:
+    """Lines for each key of a model, with these values; what is shipped with the program is commented out."""
     pad, lines = "  " * indent, []
     for name, info in model.model_fields.items():
-        inner = _model(info.annotation)
-        if inner is not None:
-            lines += [f"{pad}{name}:", *_example(inner, indent + 1)]
+        value, about = values[name], info.description or ""
+        if isinstance(value, BaseModel):
+            lines += [f"{pad}{name}:{f'  # {about}' if about else ''}", *_example(dict(value), type(value), indent + 1)]
+        elif isinstance(value, Path) and value.is_absolute():
+            lines.append(f"{pad}# {name}: {_yaml(value)}  # {about}; as shipped when left out")
         else:
-            value = _default(info)
-            shown = f"{pad}{name}: {value}" if value != "(this host)" else f"{pad}# {name}: this host's name"
-            lines.append(f"{shown}  # {info.description}" if info.description else shown)
+            lines.append(f"{pad}{name}: {_yaml(value)}{f'  # {about}' if about else ''}")
     return lines
