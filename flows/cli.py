@@ -36,7 +36,10 @@ app.add_typer(dev.app, name="dev", rich_help_panel=_SETUP)
 
 @app.command(rich_help_panel=_SETUP)
 def version() -> None:
-    """Print the version, and those of the engine and libraries that decide results."""
+    """Print the version, and those of the engine and libraries that decide results.
+
+    mendstream version
+    """
     from importlib.metadata import version as installed
 
     from flows.version import VERSION

@@ -35,11 +35,10 @@ def backtest(
     config: ConfigOption = None,
     known_topology: TopologyOption = None,
 ) -> None:
-    r"""Replay a recording with known faults and score detection, root cause, delay, false alarms and calibration.
+    """Replay a recording with known faults and score detection, root cause, delay, false alarms and calibration.
 
     Labels are only read after the replay; with --diagnose their windows (not their answers) are asked about.
 
-    \b
       mendstream simulate --out shop && mendstream backtest shop
     """
     import orjson

@@ -18,7 +18,10 @@ app = typer.Typer(no_args_is_help=True, help="Check and explain the settings.")
 
 @app.command()
 def check(config: Annotated[Path | None, typer.Argument(help="Settings file (YAML).")] = None) -> None:
-    """Check a settings file, with the policy and playbooks it names; every mistake is told with its key."""
+    """Check a settings file, with the policy and playbooks it names; every mistake is told with its key.
+
+    mendstream config check mendstream.yaml
+    """
     from detectors.river_models import RiverPanel
     from flows.replay import decider_of
 
@@ -32,7 +35,10 @@ def check(config: Annotated[Path | None, typer.Argument(help="Settings file (YAM
 
 @app.command()
 def show(config: ConfigOption = None) -> None:
-    """Print the settings in force as YAML: defaults, file and environment put together; secrets masked."""
+    """Print the settings in force as YAML: defaults, file and environment put together; secrets masked.
+
+    mendstream config show --config mendstream.yaml
+    """
     import yaml
 
     values = settings_from(config).model_dump(mode="json")
@@ -41,13 +47,19 @@ def show(config: ConfigOption = None) -> None:
 
 @app.command()
 def example() -> None:
-    """Print a commented settings file with every key at its default."""
+    """Print a commented settings file with every key at its default.
+
+    mendstream config example > mendstream.yaml
+    """
     typer.echo(example_text(), nl=False)
 
 
 @app.command()
 def docs() -> None:
-    """Print the reference of every key (docs/configuration.md is made by this)."""
+    """Print the reference of every key (docs/configuration.md is made by this).
+
+    mendstream config docs > docs/configuration.md
+    """
     typer.echo(reference_text(), nl=False)
 
 

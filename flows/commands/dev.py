@@ -26,7 +26,10 @@ def kafka(
         Path | None, typer.Option(help="Folder that keeps the topics; thrown away at the end when not given")
     ] = None,
 ) -> None:
-    """Run a single-node Apache Kafka in the foreground until Ctrl-C; needs Java, and Maven the first time."""
+    """Run a single-node Apache Kafka in the foreground until Ctrl-C; needs Java, and Maven the first time.
+
+    mendstream dev kafka --port 9092 --data ./kafka
+    """
     with ExitStack() as stack:
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mendstream-kafka-")))
         if not (cache_dir() / f"kafka-{KAFKA_VERSION}").exists():

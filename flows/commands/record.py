@@ -32,7 +32,11 @@ def record(
         bool, typer.Option("--from-beginning", help="Begin at the oldest messages; --stop-at-end always does.")
     ] = False,
 ) -> None:
-    """Record telemetry from Kafka into a folder that replay and backtest can read."""
+    """Record telemetry from Kafka into a folder that replay and backtest can read.
+
+    mendstream record monday --duration 600
+    mendstream record monday --stop-at-end --bootstrap-servers localhost:9092
+    """
     from rich.live import Live
 
     from connectors.kafka_client import KafkaError

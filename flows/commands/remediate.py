@@ -51,7 +51,10 @@ def run(
     inventory: InventoryOption = None,
     kafka: KafkaOption = None,
 ) -> None:
-    """Consume intents, act on them as the policy allows, publish outcomes; until SIGTERM or Ctrl-C."""
+    """Consume intents, act on them as the policy allows, publish outcomes; until SIGTERM or Ctrl-C.
+
+    mendstream remediate run --config mendstream.yaml
+    """
     from flows.remediate import run as run_remediation
 
     stop = threading.Event()
@@ -75,7 +78,10 @@ def list_intents(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the newest first")] = 50,
     state: Annotated[str | None, typer.Option(help="Only this state, e.g. pending, executed")] = None,
 ) -> None:
-    """What waits, runs and has ended."""
+    """What waits, runs and has ended.
+
+    mendstream remediate list --state pending
+    """
     from rich.console import Console
 
     with (
@@ -96,7 +102,10 @@ def show(
     playbooks: PlaybooksOption = None,
     kafka: KafkaOption = None,
 ) -> None:
-    """One intent: why, what it would do, who approved it, its ledger entries and its outcome."""
+    """One intent: why, what it would do, who approved it, its ledger entries and its outcome.
+
+    mendstream remediate show 4f1c
+    """
     from rich.console import Console
 
     with (
@@ -125,7 +134,10 @@ def approve(
     inventory: InventoryOption = None,
     kafka: KafkaOption = None,
 ) -> None:
-    """Approve an intent: exactly this playbook with exactly these parameters."""
+    """Approve an intent: exactly this playbook with exactly these parameters.
+
+    mendstream remediate approve 4f1c --by alice
+    """
     from remediation.journal import READY
     from remediation.people import approve as approve_intent
 
@@ -153,7 +165,10 @@ def reject(
     playbooks: PlaybooksOption = None,
     kafka: KafkaOption = None,
 ) -> None:
-    """Reject an intent that has not begun."""
+    """Reject an intent that has not begun.
+
+    mendstream remediate reject 4f1c --by alice --reason "a test, not a fault"
+    """
     from remediation.people import reject as reject_intent
 
     with _errors():
@@ -172,7 +187,10 @@ def verify_ledger(
     playbooks: PlaybooksOption = None,
     kafka: KafkaOption = None,
 ) -> None:
-    """Check that no entry of the ledger was changed, inserted or removed."""
+    """Check that no entry of the ledger was changed, inserted or removed.
+
+    mendstream remediate verify-ledger
+    """
     with (
         _errors(),
         _journal(_settings(config, kafka, database=database, policy=policy, playbooks=playbooks)[0]) as journal,
@@ -191,7 +209,10 @@ def policies() -> None:
 
 @policy_app.command()
 def check(file: Annotated[Path, typer.Argument(help="Policy file (YAML)")]) -> None:
-    """Check a policy and print every mistake with file, line, column, key and remedy."""
+    """Check a policy and print every mistake with file, line, column, key and remedy.
+
+    mendstream policy check policy.yaml
+    """
     from remediation.policy import load_policy
 
     with _errors():

@@ -37,12 +37,11 @@ def replay(
     partitions: Annotated[int, typer.Option(min=1, help="With --to-kafka: partitions of new topics.")] = 4,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the summary.")] = False,
 ) -> None:
-    r"""Replay a recording through the same stages as the live job, and tell what happened.
+    """Replay a recording through the same stages as the live job, and tell what happened.
 
     Writes incidents.jsonl (every revision as it would have been emitted), intents.jsonl, anomalies.parquet and
     report.html into --out. Labels beside the recording are never read.
 
-    \b
       mendstream replay shop --out shop-replay
       mendstream replay shop --to-kafka localhost:9092 --speed 10
     """
@@ -80,13 +79,12 @@ def diagnose(
     config: ConfigOption = None,
     known_topology: TopologyOption = None,
 ) -> None:
-    r"""Ask what was wrong in given windows of a recording, whether or not an incident opened.
+    """Ask what was wrong in given windows of a recording, whether or not an incident opened.
 
     The recording is replayed; at the end of each window its spans, logs and metrics are compared with everything that
     was learnt before the window began. A window may carry the symptom that was noticed
     ({"service": ..., "metric": ...}): the ranking then explains that symptom.
 
-    \b
       mendstream diagnose shop --windows windows.jsonl --out diagnoses.jsonl
     """
     import orjson

@@ -66,12 +66,11 @@ def simulate(
         str, typer.Option(help="deployment.environment.name of all telemetry.", rich_help_panel=_WHAT)
     ] = "shop-sim",
 ) -> None:
-    r"""Simulate a system of microservices that breaks, and know what was truly wrong.
+    """Simulate a system of microservices that breaks, and know what was truly wrong.
 
     Users arrive, services call each other, queue, time out and retry; spans, logs, metrics and change events tell of
     it. Faults follow a schedule and are labelled in faults.jsonl, which nothing but scoring reads.
 
-    \b
     Twenty minutes of a shop with four events, then what the pipeline makes of it:
       mendstream simulate --out /tmp/shop
       mendstream replay /tmp/shop --out /tmp/shop-replay
@@ -80,7 +79,6 @@ def simulate(
     Live, at real time, into Kafka:
       mendstream simulate --to-kafka 127.0.0.1:9092 --speed 1 --start now
 
-    \b
     A schedule of your own is YAML; times are seconds after the start:
       faults:
         - {kind: latency, service: pricing, start: 300, duration: 120, latency_ms: 250}
