@@ -6,7 +6,7 @@ import platform
 
 import typer
 
-from flows.commands import backtest, config_cmd, dev, record, remediate, replay, simulate
+from flows.commands import backtest, config_cmd, dev, record, remediate, replay, run, simulate
 
 app = typer.Typer(
     name="mendstream",
@@ -23,6 +23,7 @@ app = typer.Typer(
 
 _WATCH, _LOOK, _ACT, _SETUP = "Watch live telemetry", "Look at recorded telemetry", "Repair", "Set up"
 
+app.command(rich_help_panel=_WATCH)(run.run)
 app.command(rich_help_panel=_WATCH)(record.record)
 app.command(rich_help_panel=_LOOK)(replay.replay)
 app.command(rich_help_panel=_LOOK)(replay.diagnose)
