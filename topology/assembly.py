@@ -22,6 +22,8 @@ _SPAN: Final = [
     *("start_ns", "end_ns", "trace_hi", "trace_lo", "span_id", "parent_id", "peer"),
 ]
 _TRACE: Final = ["trace_lo", "span_id"]
+#: What a span delivered twice has in common with itself; a client and a server span may share an id.
+_IDENTITY: Final = ["span_id", "trace_lo", "trace_hi", "start_ns", "end_ns", "kind", "name", "service"]
 _OPERATION: Final = ["environment", "namespace", "service", "instance", "operation", "caller"]
 
 #: Log lines inside spans: which template was written in which span.
@@ -68,10 +70,14 @@ class TraceAssembler:
     recent: pl.DataFrame | None = None  # spans that may yet be a parent
     children: pl.DataFrame | None = None  # spans as children, until their parent is emitted
     logs: pl.DataFrame | None = None  # log lines whose span has not been emitted
+    repeated: int = 0  # spans that were delivered more than once, and counted once
 
     def process(self, bucket_end_ns: int, spans: pl.DataFrame, logs: pl.DataFrame) -> Assembled:
-        """Assemble one bucket: ``spans`` (SPANS) and ``logs`` (SPAN_LOGS) whose event time lies in it."""
-        spans = spans.select(_SPAN)
+        """Assemble one bucket: ``spans`` (SPANS) and ``logs`` (SPAN_LOGS) whose event time lies in it.
+
+        Rows come in the fixed order of ``signals.buckets``, so that a span delivered twice stands beside itself.
+        """
+        spans = self._once(spans.select(_SPAN))
         open_spans = spans if self.waiting is None else pl.concat([self.waiting, spans])
         self.recent = _remember(self.recent, spans, bucket_end_ns - self.config.memory_ns)
         self.children = _remember(
@@ -92,6 +98,15 @@ class TraceAssembler:
             calls.select("trace_lo", pl.col("span_id").alias("parent_id")), on=["trace_lo", "parent_id"], how="anti"
         )
         return Assembled(pl.concat(cells), _exemplars(calls), spans=spans.height, orphans=orphans)
+
+    def _once(self, spans: pl.DataFrame) -> pl.DataFrame:
+        """Without repeats: producers retry, and a repeat has the same event time, so it is in this bucket or late."""
+        same = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in _IDENTITY) & (pl.col("span_id") != 0)
+        again = spans.select(same.fill_null(value=False)).to_series()
+        if not again.any():
+            return spans
+        self.repeated += int(again.sum())
+        return spans.filter(~again)
 
     def _resolve(self, spans: pl.DataFrame, bucket_end_ns: int) -> tuple[pl.DataFrame, int]:
         """Give spans their caller; those whose parent may still come stay waiting."""

@@ -13,9 +13,10 @@ from flows.layout import Layout, layout_of
 from flows.messages import CELLS, Addressed, Mark, Rows
 from flows.stages import TraceStage
 from signals.batch import END_OF_STREAM, Batch
+from signals.cells import Cell
 from signals.schema import Signal
 from tests.support.telemetry import spans
-from tests.support.traces import SECOND, START, counted, span, span_frame
+from tests.support.traces import SECOND, START, counted, log_frame, of_kind, span, span_frame
 from topology.assembly import AssemblyConfig, TraceAssembler
 
 BUCKET = 10 * SECOND
@@ -54,7 +55,7 @@ def collect(found: dict[int, list[pl.DataFrame]], sent: list[Addressed]) -> None
             found.setdefault(one.message.start_ns, []).append(one.message.payload)
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(
     seed=st.integers(0, 5),
     cuts=st.lists(st.integers(1, 399), max_size=12),
@@ -113,3 +114,21 @@ def test_a_span_that_waits_for_its_parent_expires_in_its_own_bucket_even_when_no
             collect(found, stage.feed([message]))
     assert list(found) == [START + BUCKET]
     assert stage.orphans == 1
+
+
+def test_a_span_delivered_twice_counts_once_whatever_batches_it_comes_in():
+    whole = frame(3)
+    expected, _ = drive([("p0", whole, START)], 1, 1)
+    again = whole.sample(fraction=0.5, seed=1)
+    early = int(whole["end_ns"].min())
+    assert drive([("p0", whole, early), ("p0", again, early), ("p1", again, early)], 2, 2) == (expected, 0)
+
+
+def test_a_client_and_a_server_span_that_share_an_id_are_two_and_spans_without_an_id_are_all_counted():
+    shared = [span("shop", kind=3, end=1_000), span("cart", kind=2, end=1_000)]
+    nameless = [span("old", span_id=0, end=2_000)] * 3
+    assembler = TraceAssembler(AssemblyConfig())
+    cells = assembler.process(START + BUCKET, span_frame([*shared, *nameless]), log_frame()).cells
+    counts = dict(of_kind(cells, Cell.SPANS).group_by("service").agg(pl.col("n").sum()).iter_rows())
+    assert counts == {"shop": 1, "cart": 1, "old": 3}
+    assert assembler.repeated == 0
