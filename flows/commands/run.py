@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -97,6 +98,7 @@ def _run_process(
 
     from flows.health import Endpoint, Health
     from flows.live import Place, known_edges, live_flow, live_source, run_flow, stopper, telemetry_for
+    from flows.process import cpu_s, peak_mib
     from flows.status import status_line
     from flows.supervise import when_orphaned
 
@@ -119,10 +121,18 @@ def _run_process(
             recovery=str(store) if store is not None else None,
             until="the current end" if stop_at_end else "stopped",
         )
+        began, used = time.perf_counter(), cpu_s()
         with status_line(telemetry.tally, errors) if where is None else nullcontext():
             run_flow(flow, settings, place, store)
-    rows = {signal_.value: count for signal_, count in sorted(telemetry.tally.rows.items())}
-    log.info("ended", rows=rows, dead_letters=telemetry.tally.letters)
+        seconds = time.perf_counter() - began
+    log.info(
+        "ended",
+        rows={one.value: count for one, count in sorted(telemetry.tally.rows.items())},
+        dead_letters=telemetry.tally.letters,
+        seconds=round(seconds, 3),
+        cpu_s=round(cpu_s() - used, 3),
+        peak_mib=peak_mib(),
+    )
 
 
 def _supervise(settings: Settings, arguments: list[str], processes: int, *, may_restart: bool) -> int:
