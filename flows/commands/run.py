@@ -46,12 +46,11 @@ def run(
     process_id: Annotated[int | None, typer.Option(hidden=True)] = None,
     addresses: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    r"""Watch live telemetry in Kafka: incidents and remediation intents go out as they are found.
+    """Watch live telemetry in Kafka: incidents and remediation intents go out as they are found.
 
     State is saved every few seconds; after a stop, a crash or a kill the job goes on where it was, and what is written
     twice has the same id. SIGTERM and Ctrl-C drain, save and end. Metrics and health: see the observe settings.
 
-    \b
       mendstream run --kafka localhost:9092
       mendstream run --config mendstream.yaml --processes 2
     """

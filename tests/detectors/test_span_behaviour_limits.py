@@ -120,7 +120,6 @@ def test_limits_hold_whatever_comes_and_the_tables_stay_consistent(buckets, max_
         assert all(0 <= row < len(tables.operations) for row, _, _ in tables.behaviour_names)
 
 
-@pytest.mark.xfail(reason="SpanBehaviour asks the tables to forget only while its window is empty, which is never")
 def test_a_detector_at_its_limit_makes_room_for_new_operations():
     behaviour = SpanBehaviour(SpanBehaviourConfig(max_operations=50))
     for number in range(40):

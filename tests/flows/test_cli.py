@@ -50,7 +50,7 @@ def test_every_option_and_argument_is_explained(path):
     command = typer.main.get_command(app)
     for name in path:
         command = command.commands[name]
-    for parameter in command.params:
+    for parameter in (one for one in command.params if not getattr(one, "hidden", False)):
         assert getattr(parameter, "help", None), f"{' '.join(path)}: {parameter.name}"
 
 
