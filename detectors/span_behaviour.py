@@ -84,8 +84,8 @@ class SpanBehaviour:
         ``cells`` has the schema CELLS, summed over instances or not. Returns EVIDENCE rows.
         """
         self.tables.age(start_ns)
-        if not self.recent and self.tables.forget() is not None:
-            self.recent.clear()
+        if self.tables.forget() is not None:
+            self.recent.clear()  # its rows are no longer those of the tables; two buckets are not judged again
         self.recent.append(self.tables.intern(start_ns, cells))
         horizon = start_ns - (self.config.window_buckets - 1) * bucket_ns
         while self.recent[0].start_ns < horizon:
@@ -203,7 +203,8 @@ class SpanBehaviour:
         at = np.flatnonzero((np.abs(change) >= self.config.min_effect) & ~(np.isin(kind, _UPWARD_ONLY) & (change < 0)))
         raw = np.zeros(len(rows))
         significance = g_statistic(k1[at], n1[at], k2[at], n2[at]) / spread.factor(rows[at])
-        raw[at] = np.minimum(significance, self.config.significance_cap) * np.abs(change[at])
+        size = _surely(k1[at], n1[at], k2[at], n2[at], self.config.effect_z)
+        raw[at] = np.minimum(significance, self.config.significance_cap) * size
         return raw
 
     def _frame(
@@ -288,6 +289,15 @@ class SpanBehaviour:
 def _method(name: str) -> str:
     """The last part of an operation's name: what client and server side of one call have in common."""
     return name.replace(".", "/").rsplit("/", 1)[-1].casefold()
+
+
+def _surely(k1: Floats, n1: Floats, k2: Floats, n2: Floats, z: float) -> Floats:
+    """Size of a change that the window's few spans make sure of: to the near end of its share's Wilson interval."""
+    before, after = k1 / np.maximum(n1, 1e-9), k2 / np.maximum(n2, 1e-9)
+    centre = (after + z**2 / (2 * n2)) / (1 + z**2 / n2)
+    half = z / (1 + z**2 / n2) * np.sqrt(after * (1 - after) / n2 + z**2 / (4 * n2**2))
+    near = np.where(after > before, centre - half, centre + half)
+    return np.asarray(np.clip(np.where(after > before, near - before, before - near), 0.0, 1.0), dtype=np.float64)
 
 
 def _latest(k: Floats, n: Floats) -> pl.Series:

@@ -22,7 +22,7 @@ class IncidentConfig(BaseModel):
     max_candidates: int = Field(default=5, ge=1, description="Candidates told at the most")
     max_evidence: int = Field(default=12, ge=1, description="Observations told at the most")
     max_open: int = Field(default=500, ge=1, description="Incidents open at once in one environment")
-    load_ratio: float = Field(default=1.5, gt=1, description="Entry traffic against its median that says: more is asked")
+    load_ratio: float = Field(default=1.5, gt=1, description="Entry traffic against its median that means load")
     identified_margin: float = Field(default=0.25, ge=0, le=1, description="Lead over the second that names one cause")
     history_buckets: int = Field(default=90, ge=1, description="Buckets of golden signals kept for timelines")
     max_services: int = Field(default=20_000, ge=1, description="Services whose golden signals are kept")

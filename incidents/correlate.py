@@ -81,6 +81,7 @@ class Correlator:
         context.changes.extend(report.changes)
         for template in report.templates:
             context.templates[template.id] = template
+        _bound(context.templates, 200_000)
         for one in report.deviations:
             context.namespaces.setdefault(one.service, one.namespace)
         for example in report.examples:

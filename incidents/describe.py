@@ -196,6 +196,9 @@ def _call_statement(one: Deviation, change: str) -> str:
     callee, _, operation = one.what.partition("|")
     if one.outgoing and callee == one.target and one.after < one.before:
         return f"calls from {one.service} to {callee} do not arrive, {operation}: {change} answered"
+    if callee == one.service:
+        how = "more often" if one.after > one.before else "less often" if one.after > 0.01 else "no longer"
+        return f"{one.service} runs its own {operation} {how} in {_operation(one)}: {change} spans"
     verb = "calls" if one.after > one.before else "calls less" if one.after > 0.01 else "no longer calls"
     return f"{one.service} {verb} {callee} {operation} in {_operation(one)}: {change} spans"
 

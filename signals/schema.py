@@ -142,7 +142,8 @@ EVENT_TIME: Final[dict[Signal, str]] = {
     Signal.CHANGES: "time_ns",
 }
 
-#: Optional extra column of SPANS and LOGS when a decoder is asked to keep attributes (``mendstream record``): JSON or null.
+#: Optional extra column of SPANS and LOGS when a decoder is asked to keep attributes (``mendstream record``): JSON
+#: or null.
 ATTRIBUTES: Final = "attributes"
 
 

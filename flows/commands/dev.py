@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,6 +45,8 @@ def kafka(
         typer.echo(f"Kafka {KAFKA_VERSION} is up at {broker.bootstrap_servers}; {kept}.")
         typer.echo(f"In another shell: export KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap_servers}")
         typer.echo("Ctrl-C stops it.")
+        # A plain SIGTERM must not leave the broker behind: it ends the wait as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             code = broker.process.wait()
         except KeyboardInterrupt:
