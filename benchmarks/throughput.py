@@ -4,7 +4,10 @@ The bytes of a recording are published once to a real Kafka as OTLP protobuf. Th
 after the other, they are read and decoded by the job's own connector and nothing else (the floor), and put through the
 live job with its recovery store, from Kafka to Kafka (``mendstream run --stop-at-end``). Efficiency is the ratio of the
 two. Both clocks start when the process is up and connected to nothing yet, and stop when the last row has been dealt
-with. On a machine that is busy with other things, go by processor time: ``cpu_efficiency``. Without arguments: ``$MENDSTREAM_DATA/recordings/boutique-dev``.
+with. On a machine that is busy with other things, go by processor time: ``cpu_efficiency``.
+
+Much of the job's work is per bucket and service, not per row, so efficiency rises with the rate of events in event
+time, which is printed too. Without arguments: ``$MENDSTREAM_DATA/recordings/boutique-dev``.
 """
 
 from __future__ import annotations
