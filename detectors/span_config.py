@@ -15,7 +15,7 @@ class SpanBehaviourConfig(Settings):
     min_window: int = Field(default=5, ge=1, description="Spans of an operation in the window before it is judged")
     min_lines: int = Field(default=20, ge=1, description="Log lines of a service in the window before they are judged")
     min_effect: float = Field(default=0.05, gt=0, lt=1, description="Least change of a share that is evidence")
-    effect_z: float = Field(default=0.5, ge=0, description="Width of the interval a change must clear, in deviations")
+    effect_z: float = Field(default=0.0, ge=0, description="Width of the interval a change must clear, in deviations")
     significance_cap: float = Field(default=60.0, gt=0, description="Significance beyond which only size counts")
     hold_score: float = Field(default=6.0, gt=0, description="Score from which a service's buckets are not learnt")
     max_hold_buckets: int = Field(default=180, ge=1, description="Held buckets after which the new normal is learnt")

@@ -93,6 +93,8 @@ def peer_name(attributes: Mapping[str, object]) -> str:
     'redis'
     >>> peer_name({"server.address": "127.0.0.1", "server.port": 9555})
     '127.0.0.1:9555'
+    >>> peer_name({"net.peer.name": "10.1.2.3"})
+    ''
     """
 
     def first(*keys: str) -> str:
@@ -112,4 +114,6 @@ def peer_name(attributes: Mapping[str, object]) -> str:
         return f"{broker}:{destination}" if destination else broker
     if not address:
         return ""
-    return f"{address}:{port}" if port and _LOCAL.match(address) else address
+    if not _LOCAL.match(address):
+        return address
+    return f"{address}:{port}" if port else ""

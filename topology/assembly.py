@@ -70,6 +70,7 @@ class TraceAssembler:
     recent: pl.DataFrame | None = None  # spans that may yet be a parent
     children: pl.DataFrame | None = None  # spans as children, until their parent is emitted
     logs: pl.DataFrame | None = None  # log lines whose span has not been emitted
+    lost_logs: int = 0  # lines whose span never came (it was sampled away, or ended too late)
     repeated: int = 0  # spans that were delivered more than once, and counted once
 
     def process(self, bucket_end_ns: int, spans: pl.DataFrame, logs: pl.DataFrame) -> Assembled:
@@ -83,7 +84,9 @@ class TraceAssembler:
         self.children = _remember(
             self.children, spans.filter(pl.col("parent_id") != 0), bucket_end_ns - self.config.memory_ns
         )
-        self.logs = _keep_logs(self.logs, logs, bucket_end_ns - self.config.memory_ns)
+        kept = _keep_logs(self.logs, logs, bucket_end_ns - self.config.memory_ns)
+        self.lost_logs += (self.logs.height if self.logs is not None else 0) + logs.height - kept.height
+        self.logs = kept
         ready, orphans = self._resolve(open_spans, bucket_end_ns)
         if ready.height == 0:
             empty = pl.DataFrame(schema=CELLS), pl.DataFrame(schema=EXEMPLARS)

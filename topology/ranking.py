@@ -192,9 +192,10 @@ def _direct(deviations: Sequence[Deviation]) -> list[Credit]:
 
 def _magnitude(one: Deviation) -> float:
     """How much longer, not only how sure: shares of slow calls saturate, seconds do not. 1 at four times the limit."""
-    if one.high <= 0 or one.observed <= 0:
+    ratio = one.observed / one.high if one.high > 0 else math.nan
+    if not math.isfinite(ratio) or ratio <= 0:
         return 1.0
-    return min(1.5, max(0.25, math.log2(one.observed / one.high) / 2.0))
+    return min(1.5, max(0.25, math.log2(ratio) / 2.0))
 
 
 def _harm(one: Deviation) -> float:

@@ -17,7 +17,8 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 def declared() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
-    return [found.group() for one in wanted if (found := _NAME.match(one))]
+    names = [found.group() for one in wanted if (found := _NAME.match(one))]
+    return [name for name in names if name != project["name"]]  # an extra that takes in another
 
 
 def told() -> dict[str, str]:

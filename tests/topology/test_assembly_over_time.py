@@ -151,3 +151,11 @@ def test_times_are_those_of_the_span_whatever_bucket_it_is_emitted_in():
     done, _ = run(rows)
     reference = reference_cells(rows, unit=500_000 * US)
     assert counted([one.cells for one in done]) == reference
+
+
+def test_lines_whose_span_never_comes_are_counted_when_they_expire() -> None:
+    lines = [(5 * SECOND, 1, 2, "template")]
+    _, early = run([], lines, buckets=2, memory_ns=20 * SECOND)
+    assert early.lost_logs == 0
+    _, late = run([], lines, buckets=5, memory_ns=20 * SECOND)
+    assert late.lost_logs == 1
