@@ -1,8 +1,8 @@
 """The main dataflow: telemetry in, incident revisions and remediation intents out. Wiring only.
 
-Live and replay are this one flow; what differs is the source, the sinks and whether a recovery store is attached. Stages
-are plain objects (``flows.stages``); here they are wrapped for Bytewax. Step ids are an interface: a renamed step loses
-its state.
+Live and replay are this one flow; what differs is the source, the sinks and whether a recovery store is attached.
+Stages are plain objects (``flows.stages``); here they are wrapped for Bytewax. Step ids are an interface: a renamed
+step loses its state.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import bytewax.operators as op
 import orjson
-from bytewax.dataflow import Dataflow
+from bytewax.dataflow import Dataflow, Stream
 from bytewax.inputs import FixedPartitionedSource
 from bytewax.operators import KeyedStream
 from bytewax.outputs import Sink
@@ -104,13 +104,13 @@ def build_flow(source: FixedPartitionedSource[SourceItem, Any], job: Job, output
     return flow
 
 
-def _stage(step: str, up: KeyedStream[Any], build: Callable[[str], Any], observer: FlowObserver) -> Any:
+def _stage(step: str, up: KeyedStream[Any], build: Callable[[str], Any], observer: FlowObserver) -> Stream[Any]:
     """A sharded stage; each key of the stream is one shard."""
     held = op.stateful_batch(step, up, partial(StageLogic, step, build, observer))
     return op.map(f"{step}_out", held, lambda pair: pair[1])
 
 
-def _to(stage: str, *streams: Any) -> KeyedStream[Any]:
+def _to(stage: str, *streams: Stream[Any]) -> KeyedStream[Any]:
     """The messages addressed to a stage, keyed by shard; the shard's name goes along."""
     merged = op.merge(f"to_{stage}", *streams) if len(streams) > 1 else streams[0]
     prefix = f"{stage}-"
@@ -128,7 +128,7 @@ def _route(job: Job, item: SourceItem) -> list[Addressed]:
     return job.layout.route(item)
 
 
-def _letters(job: Job, outputs: Outputs, item: SourceItem) -> Any:
+def _letters(job: Job, outputs: Outputs, item: SourceItem) -> DeadLetters | tuple[str, DeadLetters] | None:
     if not isinstance(item, DeadLetters):
         return None
     job.observer.on_letters(item)
@@ -143,7 +143,7 @@ def _diagnosis(told: RootCauseEvent | Diagnosis) -> tuple[str, bytes] | None:
     return (told.window, orjson.dumps(told.to_json())) if isinstance(told, Diagnosis) else None
 
 
-def _event_out(job: Job, outputs: Outputs, event: RootCauseEvent) -> Any:
+def _event_out(job: Job, outputs: Outputs, event: RootCauseEvent) -> OutRecord | tuple[str, bytes]:
     job.observer.on_event(event)
     value = orjson.dumps(event.to_json())
     if outputs.records:
@@ -151,7 +151,7 @@ def _event_out(job: Job, outputs: Outputs, event: RootCauseEvent) -> Any:
     return event.partitionkey, value
 
 
-def _intent_out(job: Job, outputs: Outputs, keyed: tuple[str, Intent]) -> Any:
+def _intent_out(job: Job, outputs: Outputs, keyed: tuple[str, Intent]) -> OutRecord | tuple[str, bytes]:
     intent = keyed[1]
     job.observer.on_intent(intent)
     value = orjson.dumps(intent.to_json())
