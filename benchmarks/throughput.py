@@ -132,6 +132,12 @@ def live(settings: Path, processes: int) -> Measured:
     )
 
 
+def length_s(recording: Path) -> float:
+    """Event time that the recording covers, seconds."""
+    about = json.loads((recording / "recording.json").read_text(encoding="utf-8"))
+    return float(about["end_unix_ns"] - about["start_unix_ns"]) / 1e9
+
+
 def machine() -> dict[str, str]:
     """What it was measured on."""
     model = platform.processor() or platform.machine()
@@ -170,6 +176,7 @@ def main() -> None:
     about = machine()
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     figures: dict[str, float] = {}
+    seconds = length_s(arguments.recording)
     with ExitStack() as stack:
         bootstrap = arguments.bootstrap or stack.enter_context(local_broker()).bootstrap_servers
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mendstream-bench-")))
@@ -180,6 +187,7 @@ def main() -> None:
             for name, run in runs.items():
                 print(f"{mix:8} {name:6} {json.dumps(asdict(run))} {run.per_s:,.0f} events/s")
                 figures[f"{mix}_{name}_per_s"] = round(run.per_s)
+                figures[f"{mix}_per_s_of_event_time"] = round(run.events / seconds)
                 figures[f"{mix}_{name}_peak_mib"] = run.peak_mib
                 figures[f"{mix}_{name}_cpu_us_per_event"] = round(run.cpu_s / run.events * 1e6, 3)
             if runs["floor"].events != runs["live"].events:

@@ -6,14 +6,18 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import polars as pl
 
 from flows.messages import Addressed, Mark, Rows
+from flows.spread import shard_name
 from signals.batch import NO_WATERMARK, Batch
 from signals.schema import EVENT_TIME, Signal
 
 _LOGS, _TRACES, _DETECT, _INCIDENTS = "logs", "traces", "detect", "incidents"
+#: Where the first shard of a stage runs, so that few shards share the work between few workers too.
+_FIRST_WORKER: Final = {_TRACES: 0, _DETECT: 1, _LOGS: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,10 @@ class Layout:
     @property
     def incidents(self) -> str:
         """The shard that correlates."""
-        return f"{_INCIDENTS}-0"
+        return shard_name(_INCIDENTS, 0)
 
     def _stage(self, name: str) -> list[str]:
-        return [f"{name}-{number}" for number in range(self.shards)]
+        return [shard_name(name, number, _FIRST_WORKER[name]) for number in range(self.shards)]
 
     # -- whom a shard waits for -----------------------------------------------------------------------------------
 

@@ -12,14 +12,20 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 
+import bytewax.operators as op
 import pytest
 import structlog
+from bytewax.dataflow import Dataflow
+from bytewax.operators import StatefulBatchLogic
+from bytewax.testing import TestingSink, TestingSource, cluster_main
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
 from flows.health import Endpoint, Health, ListenError
+from flows.layout import Layout
 from flows.logs import set_up_logs
 from flows.memory_sink import MemorySink
 from flows.observe import Tally, Telemetry
@@ -105,6 +111,34 @@ def test_a_child_learns_that_its_supervisor_is_gone():
 def test_addresses_are_different_and_free():
     addresses = free_addresses(4)
     assert len(set(addresses)) == 4
+
+
+class _Where(StatefulBatchLogic[object, object, object]):
+    """Notes which worker a key is on."""
+
+    def __init__(self, seen: dict[str, int]) -> None:
+        self._seen = seen
+
+    def on_batch(self, values):
+        self._seen[values[0]] = threading.get_ident()
+        return [], StatefulBatchLogic.RETAIN
+
+    def snapshot(self):
+        return None
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_shards_of_every_stage_are_spread_evenly_over_workers(workers):
+    layout = Layout(2 * workers, dict.fromkeys(Signal, ("one",)))
+    names = [*layout.logs, *layout.traces, *layout.detect, layout.incidents]
+    seen: dict[str, int] = {}
+    flow = Dataflow("where")
+    keyed = op.input("in", flow, TestingSource([(name, name) for name in names]))
+    nothing = op.stateful_batch("held", keyed, lambda _: _Where(seen))
+    op.output("out", nothing, TestingSink([]))
+    cluster_main(flow, [], 0, worker_count_per_proc=workers)
+    for stage in (layout.logs, layout.traces, layout.detect):
+        assert sorted(Counter(seen[name] for name in stage).values()) == [2] * workers
 
 
 # -- the recovery store ------------------------------------------------------------------------------------------------
