@@ -16,6 +16,7 @@ from detectors.river_models import RiverPanel
 from detectors.series import SeriesScreen
 from detectors.span_behaviour import EVIDENCE, SpanBehaviour
 from flows.findings import (
+    ASKED_FLOOR,
     Findings,
     entries_of,
     examples_of,
@@ -220,7 +221,7 @@ class DetectStage:
                 else _scored_empty()
             )
             found = span_deviations(ready)
-            for name, more in series_deviations(series).items():
+            for name, more in series_deviations(series, ASKED_FLOOR).items():
                 found.setdefault(name, []).extend(more)
             for name in sorted(found):
                 payload = WindowFindings(window.id, name, tuple(found[name]))

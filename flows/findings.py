@@ -18,6 +18,8 @@ from topology.ranking import GOLDEN, METRIC, Deviation
 #: Metric surprise (decades of tail probability) below which a point says nothing, and above which it says no more.
 SURPRISE_FLOOR: Final = 3.0
 SURPRISE_CAP: Final = 9.0
+#: The same floor where a person asks about a window: something is wrong, so weaker signs are heard.
+ASKED_FLOOR: Final = 1.0
 #: Share of the window's change that its newest bucket must still show for the change to count as going on.
 ALIVE_SHARE: Final = 0.4
 
@@ -68,12 +70,15 @@ def span_deviations(evidence: pl.DataFrame) -> dict[str, list[Deviation]]:
     return found
 
 
-def series_deviations(points: pl.DataFrame) -> dict[str, list[Deviation]]:
-    """Screened series points that deviate (columns of ``SeriesScreen.process``), strongest point per series."""
+def series_deviations(points: pl.DataFrame, floor: float = SURPRISE_FLOOR) -> dict[str, list[Deviation]]:
+    """Screened series points that deviate (columns of ``SeriesScreen.process``), strongest point per series.
+
+    ``floor`` is the surprise from which a point speaks, in decades of tail probability.
+    """
     found: dict[str, list[Deviation]] = {}
     keys = ["environment", "service", "instance", "metric", "attributes"]
     surprise = (-(1.0 - pl.col("score")).clip(1e-15, 1.0).log10()).alias("surprise")
-    strong = points.with_columns(surprise).filter(pl.col("surprise") > SURPRISE_FLOOR)
+    strong = points.with_columns(surprise).filter(pl.col("surprise") > floor)
     strong = strong.sort([*keys, "surprise", "time_ns"], descending=[False] * 5 + [True, False])
     for row in strong.unique(keys, keep="first", maintain_order=True).iter_rows(named=True):
         name = row["metric"] + (f" {row['attributes']}" if row["attributes"] else "")
@@ -86,7 +91,7 @@ def series_deviations(points: pl.DataFrame) -> dict[str, list[Deviation]]:
                 caller="",
                 kind=METRIC,
                 what=name,
-                raw=min(row["surprise"], SURPRISE_CAP) - SURPRISE_FLOOR,
+                raw=min(row["surprise"], SURPRISE_CAP) - floor,
                 n=1,
                 observed=row["value"],
                 low=row["lo"],
