@@ -23,7 +23,7 @@ from tests.support.telemetry import produce
 pytestmark = pytest.mark.kafka
 
 #: Little at a time, so that there is a middle of the stream to be disturbed in.
-SLOW = {"max_poll_records": 3, "max_ahead_s": 5}
+SLOW = {"max_poll_records": 8, "max_ahead_s": 10, "poll_interval_ms": 5}
 
 
 def schema(name: str) -> jsonschema.Draft202012Validator:
@@ -194,7 +194,7 @@ def test_what_has_been_finished_or_learnt_otherwise_is_not_gone_on_with(job):
     live.run("--stop-at-end")
     assert live.start().wait(60) == 1
     assert "--fresh" in live.log()[-1]["text"] + live.log()[-2].get("text", "")
-    text = live.config.read_text(encoding="utf-8").replace("shards: 3", "shards: 2")
+    text = live.config.read_text(encoding="utf-8").replace("shards: 2", "shards: 3")
     live.config.write_text(text, encoding="utf-8")
     assert live.start("--stop-at-end").wait(60) == 1
     live.run("--stop-at-end", "--fresh", "--yes")

@@ -25,7 +25,7 @@ from simulator.writer import RecordingSink
 
 ROOT = Path(__file__).parents[2]
 #: Two faults in six minutes, so the warm-up is short and incidents end soon.
-SETTINGS: dict[str, Any] = {"incidents": {"warmup_s": 90, "close_buckets": 4}, "stream": {"shards": 3}}
+SETTINGS: dict[str, Any] = {"incidents": {"warmup_s": 90, "close_buckets": 4}, "stream": {"shards": 2}}
 FAULTS = [
     {"kind": "latency", "service": "payment", "start": 130, "duration": 70, "latency_ms": 400},
     {"kind": "error", "service": "search", "start": 250, "duration": 80, "error_rate": 0.6},
