@@ -20,6 +20,7 @@ SURPRISE_FLOOR: Final = 3.0
 SURPRISE_CAP: Final = 9.0
 #: The same floor where a person asks about a window: something is wrong, so weaker signs are heard.
 ASKED_FLOOR: Final = 1.0
+_WEAK: Final = 0.1
 #: Share of the window's change that its newest bucket must still show for the change to count as going on.
 ALIVE_SHARE: Final = 0.4
 
@@ -91,7 +92,7 @@ def series_deviations(points: pl.DataFrame, floor: float = SURPRISE_FLOOR) -> di
                 caller="",
                 kind=METRIC,
                 what=name,
-                raw=min(row["surprise"], SURPRISE_CAP) - floor,
+                raw=_strength(row["surprise"], floor),
                 n=1,
                 observed=row["value"],
                 low=row["lo"],
@@ -103,6 +104,12 @@ def series_deviations(points: pl.DataFrame, floor: float = SURPRISE_FLOOR) -> di
             )
         )
     return found
+
+
+def _strength(surprise: float, floor: float) -> float:
+    """Decades beyond the usual floor; what lies between a lower floor and it only breaks ties."""
+    weak = _WEAK * (min(surprise, SURPRISE_FLOOR) - floor)
+    return weak + max(0.0, min(surprise, SURPRISE_CAP) - SURPRISE_FLOOR)
 
 
 def golden_deviations(panel: pl.DataFrame) -> dict[str, list[Deviation]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from connectors.recording_reader import load_topology
 from flows.anomalies import anomaly_frame
 from flows.detect import Job, Outputs, build_flow
 from flows.layout import Layout
+from flows.process import peak_mib
 from flows.settings import Settings
 from flows.version import VERSION
 from flows.windows import Symptom, Window
@@ -137,7 +137,7 @@ def replay(
     began = time.perf_counter()
     run_main(build_flow(source, job, outputs))  # type: ignore[no-untyped-call]  # Bytewax gives it no types
     out.seconds = time.perf_counter() - began
-    out.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    out.peak_mib = peak_mib()
     out.events = [RootCauseEvent.model_validate(orjson.loads(value)) for _, value in events]
     out.intents = [orjson.loads(value) for _, value in intents]
     out.diagnoses = [orjson.loads(value) for _, value in diagnoses]

@@ -30,9 +30,10 @@ class RankingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     inherited: float = Field(default=0.35, ge=0, le=1, description="What a fully explained deviation still counts")
+    reach: int = Field(default=3, ge=1, le=10, description="Hops downstream in which a reason is looked for")
+    distance: float = Field(default=0.8, gt=0, le=1, description="What a reason counts for one hop farther away")
     secondary: float = Field(default=0.05, ge=0, le=1, description="Share of further signs added to the strongest")
-    metric: float = Field(default=1.0, ge=0, description="Weight of metric series against spans and logs")
 
     def build(self) -> RankingConfig:
         """In the ranking's own terms."""
-        return RankingConfig(self.inherited, self.secondary, self.metric)
+        return RankingConfig(self.inherited, self.reach, self.distance, self.secondary)

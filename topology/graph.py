@@ -111,9 +111,11 @@ class ServiceGraph:
         """Who calls a service, sorted."""
         return sorted(self.callers.get(service, ()))
 
-    def downstream(self, service: str, within: frozenset[str] | None = None) -> dict[str, int]:
-        """Everything a service reaches by calls, with the number of hops; inside ``within`` where given."""
-        return _walk(service, self.callees, within)
+    def downstream(
+        self, service: str, within: frozenset[str] | None = None, *, most: int | None = None
+    ) -> dict[str, int]:
+        """Everything a service reaches by calls, with the number of hops; inside ``within``, up to ``most`` hops."""
+        return _walk(service, self.callees, within, most)
 
     def upstream(self, service: str, within: frozenset[str] | None = None) -> dict[str, int]:
         """Everything that reaches a service by calls, with the number of hops; inside ``within`` where given."""
@@ -167,12 +169,16 @@ class ServiceGraph:
         return float(0.5 ** (max(0, now_ns - edge.at_ns) / self.half_life_ns))
 
 
-def _walk(start: str, neighbours: dict[str, set[str]], within: frozenset[str] | None) -> dict[str, int]:
+def _walk(
+    start: str, neighbours: dict[str, set[str]], within: frozenset[str] | None, most: int | None = None
+) -> dict[str, int]:
     """Breadth first; the start itself at 0 hops."""
     hops = {start: 0}
     queue = deque([start])
     while queue:
         node = queue.popleft()
+        if most is not None and hops[node] >= most:
+            continue
         for other in sorted(neighbours.get(node, ())):
             if other not in hops and (within is None or other in within):
                 hops[other] = hops[node] + 1

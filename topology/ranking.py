@@ -99,11 +99,12 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class RankingConfig:
-    """Weights; chosen by cross-validation over systems, one setting for all."""
+    """Weights: few, and one setting for all systems."""
 
     inherited: float = 0.35  # what a fully explained, inheritable deviation still counts
+    reach: int = 3  # hops downstream in which a reason is looked for
+    distance: float = 0.8  # what a reason counts for one hop farther away
     secondary: float = 0.05  # share of the further credits of a service that is added to its strongest
-    metric: float = 1.0
 
 
 #: Words of the field for what one wants more of, and less of; a deviation in the wanted direction hardly counts.
@@ -265,10 +266,13 @@ def _metric_families(suspect: Suspect) -> set[str]:
 def _explain(suspect: Suspect, suspects: Mapping[str, Suspect], graph: ServiceGraph, config: RankingConfig) -> None:
     """Lower what a deviating callee may have brought about, in the measure in which the callee deviates."""
     best, other = 0.0, ""
-    for callee in graph.callees_of(suspect.service):
+    for callee, hops in graph.downstream(suspect.service, most=config.reach).items():
         reason = suspects.get(callee)
-        if reason is not None and callee != suspect.service and reason.own > best:
-            best, other = reason.own, callee
+        if reason is None or callee == suspect.service or suspect.service in graph.callees.get(callee, ()):
+            continue
+        weight = reason.own * config.distance ** (hops - 1)
+        if weight > best:
+            best, other = weight, callee
     weights = []
     for credit in suspect.credits:
         keep = 1.0
