@@ -104,7 +104,7 @@ def build_event(incident: Incident, at_ns: int, context: Context, config: Incide
         evidence=evidence,
         impact=impact,
         novelty=_novelty(print_, incident.id, context.past),
-        data_quality=DataQuality(late_dropped=incident.late),
+        data_quality=_data_quality(incident, candidates, context.graph),
         graph=_edges(incident, candidates, at_ns, context.graph),
         timelines=_timelines(candidates, context),
         provenance=context.provenance,
@@ -285,6 +285,13 @@ def _edges(incident: Incident, candidates: Sequence[Candidate], at_ns: int, grap
                 )
             )
     return edges[:200]
+
+
+def _data_quality(incident: Incident, candidates: Sequence[Candidate], graph: ServiceGraph) -> DataQuality:
+    """What was missing: late rows, and services around the incident that send no spans of their own."""
+    around = incident.services | {name for candidate in candidates for name in candidate.path}
+    blind = sorted(around & graph.uninstrumented)
+    return DataQuality(late_dropped=incident.late, missing_signals=[f"spans:{name}" for name in blind])
 
 
 def _timelines(candidates: Sequence[Candidate], context: Context) -> list[Timeline]:

@@ -34,10 +34,13 @@ def consoles() -> tuple[Console, Console]:
 
 def settings_from(path: Path | None) -> Settings:
     """The settings, or an error that names the key and exit code 2."""
+    from flows.logs import set_up_logs
     from flows.settings import SettingsError, load_settings
 
     try:
-        return load_settings(path)
+        settings = load_settings(path)
+        set_up_logs(settings.observe.log_level, settings.observe.log_format)
+        return settings
     except SettingsError as error:
         raise fail(str(error), code=2) from error
 
