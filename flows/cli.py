@@ -6,7 +6,7 @@ import platform
 
 import typer
 
-from flows.commands import backtest, config_cmd, dev, record, remediate, replay, run, simulate
+from flows.commands import backtest, config_cmd, console, dev, record, remediate, replay, run, simulate
 
 app = typer.Typer(
     name="mendstream",
@@ -29,6 +29,7 @@ app.command(rich_help_panel=_LOOK)(replay.replay)
 app.command(rich_help_panel=_LOOK)(replay.diagnose)
 app.command(rich_help_panel=_LOOK)(backtest.backtest)
 app.command(rich_help_panel=_LOOK)(simulate.simulate)
+app.command(rich_help_panel=_LOOK)(console.console)
 app.add_typer(remediate.app, name="remediate", rich_help_panel=_ACT)
 app.add_typer(remediate.policy_app, name="policy", rich_help_panel=_ACT)
 app.add_typer(config_cmd.app, name="config", rich_help_panel=_SETUP)
