@@ -20,6 +20,7 @@ from bytewax.operators import KeyedStream
 from bytewax.outputs import Sink
 
 from connectors.kafka_sink import OutRecord
+from delivery.change import Assessment
 from detectors.river_models import RiverPanel
 from detectors.series import SeriesScreen
 from detectors.span_behaviour import SpanBehaviour
@@ -27,7 +28,7 @@ from detectors.templates import TemplateMiner
 from flows.anomalies import anomaly_rows
 from flows.detect_stage import DetectStage
 from flows.engine import DecideLogic, StageLogic
-from flows.incident_stage import Diagnosis, IncidentStage
+from flows.incident_stage import Diagnosis, IncidentStage, Told
 from flows.layout import Layout
 from flows.messages import Addressed
 from flows.observer import FlowObserver, Unobserved
@@ -51,6 +52,7 @@ class Outputs:
     intents: Sink[Any] | None = None
     dead_letters: Sink[Any] | None = None
     diagnoses: Sink[Any] | None = None
+    assessments: Sink[Any] | None = None  # risks of changes
     memory: Sink[RootCauseEvent] | None = None  # takes revisions as they are
     anomalies: Sink[Any] | None = None  # takes rows of ``flows.anomalies``
     records: bool = False  # sinks take Kafka records (else lines of JSON)
@@ -96,6 +98,9 @@ def build_flow(source: FixedPartitionedSource[SourceItem, Any], job: Job, output
     if outputs.diagnoses is not None:
         diagnoses = op.filter_map("diagnoses", told, _diagnosis)
         op.output("write_diagnoses", diagnoses, outputs.diagnoses)
+    if outputs.assessments is not None:
+        assessments = op.filter_map("assessments", told, _assessment)
+        op.output("write_assessments", assessments, outputs.assessments)
     if job.decider is not None and outputs.intents is not None:
         keyed = op.key_on("by_environment", events, lambda event: event.source)
         intents = op.stateful_batch("decide", keyed, partial(DecideLogic, job.decider))
@@ -135,12 +140,16 @@ def _letters(job: Job, outputs: Outputs, item: SourceItem) -> DeadLetters | tupl
     return item if outputs.records else (item.partition, item)
 
 
-def _event(told: RootCauseEvent | Diagnosis) -> RootCauseEvent | None:
+def _event(told: Told) -> RootCauseEvent | None:
     return told if isinstance(told, RootCauseEvent) else None
 
 
-def _diagnosis(told: RootCauseEvent | Diagnosis) -> tuple[str, bytes] | None:
+def _diagnosis(told: Told) -> tuple[str, bytes] | None:
     return (told.window, orjson.dumps(told.to_json())) if isinstance(told, Diagnosis) else None
+
+
+def _assessment(told: Told) -> tuple[str, bytes] | None:
+    return (told.service, orjson.dumps(told.to_json())) if isinstance(told, Assessment) else None
 
 
 def _event_out(job: Job, outputs: Outputs, event: RootCauseEvent) -> OutRecord | tuple[str, bytes]:
@@ -195,6 +204,7 @@ def _incident_stage(job: Job, name: str) -> IncidentStage:
         job.settings.ranking.build(),
         job.known_edges,
         job.windows,
+        job.settings.delivery,
     )
 
 

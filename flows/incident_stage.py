@@ -1,11 +1,15 @@
-"""The stage that correlates: findings of all shards in, incident revisions and diagnoses out."""
+"""The stage that correlates: findings of all shards in, incident revisions, diagnoses and risks of changes out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
+from delivery.change import Assessment
+from delivery.config import DeliveryConfig
+from delivery.watch import ChangeWatch
+from flows.change_risk import blame, facts_of
 from flows.findings import Findings
 from flows.layout import Layout
 from flows.messages import DIAGNOSIS, FINDINGS, TEMPLATES, Rollup, Rows
@@ -47,6 +51,10 @@ class Diagnosis:
         }
 
 
+#: What the stage says.
+Told: TypeAlias = RootCauseEvent | Diagnosis | Assessment
+
+
 @dataclass(slots=True)
 class IncidentStage:
     """The correlators of all environments."""
@@ -60,8 +68,10 @@ class IncidentStage:
     ranking: RankingConfig = field(default_factory=RankingConfig)
     known_edges: tuple[tuple[str, str], ...] = ()
     windows: tuple[Window, ...] = ()
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     progress: Progress = field(init=False)
     correlators: dict[str, Correlator] = field(default_factory=dict)
+    watches: dict[str, ChangeWatch] = field(default_factory=dict)  # by environment, as the correlators
     findings: dict[int, list[Findings]] = field(default_factory=dict)  # bucket start -> parts
     templates: dict[int, list[Template]] = field(default_factory=dict)
     changes: list[tuple[str, Change]] = field(default_factory=list)
@@ -72,7 +82,7 @@ class IncidentStage:
     def __post_init__(self) -> None:
         self.progress = Progress(self.layout.incident_origins(), self.bucket_ns)
 
-    def feed(self, messages: Iterable[Message]) -> list[RootCauseEvent | Diagnosis]:
+    def feed(self, messages: Iterable[Message]) -> list[Told]:
         """Take findings, templates, changes and marks; correlate every bucket that is complete."""
         for message in messages:
             if isinstance(message, Rows):
@@ -82,7 +92,7 @@ class IncidentStage:
             else:
                 self.progress.take(message)
         low = self.progress.low
-        out: list[RootCauseEvent | Diagnosis] = []
+        out: list[Told] = []
         # Templates of a bucket are kept in the order of buckets too, so that both are told in event time.
         due = sorted(start for start in self.findings.keys() | self.templates.keys() if start + self.bucket_ns <= low)
         for start_ns in due:
@@ -92,7 +102,7 @@ class IncidentStage:
         # At the end of the stream event time has come to the last row, whatever the watermarks on the way there were.
         floor = floor_to(low if low < END_OF_STREAM else self.progress.newest_ns, self.bucket_ns)
         for name in sorted(self.correlators):
-            out += self.correlators[name].tick(floor, self.bucket_ns)
+            out += self._tick(name, floor)
         return out
 
     def vitals(self) -> Vitals:
@@ -108,7 +118,10 @@ class IncidentStage:
         """Take the partitions there are now, and settings of correlation and ranking that were changed."""
         self.layout, self.provenance, self.source = fresh.layout, fresh.provenance, fresh.source
         self.config, self.ranking, self.known_edges = fresh.config, fresh.ranking, fresh.known_edges
+        self.delivery = fresh.delivery
         self.progress.expect(fresh.progress.origins)
+        for watch in self.watches.values():
+            watch.adopt(self.delivery)
         for name, one in self.correlators.items():
             one.config, one.ranking, one.context.source = self.config, self.ranking, f"{self.source}/{name}"
             one.context.graph.add_known(self.known_edges)
@@ -128,7 +141,7 @@ class IncidentStage:
         columns = message.frame.select("environment", "id", "type", "service", "version", "time_ns")
         self.changes += [(row[0], Change(*row[1:])) for row in columns.iter_rows()]
 
-    def _bucket(self, start_ns: int) -> list[RootCauseEvent | Diagnosis]:
+    def _bucket(self, start_ns: int) -> list[Told]:
         parts = sorted(
             self.findings.pop(start_ns, []), key=lambda one: (one.environment, repr(one.golden[:1]), repr(one))
         )
@@ -140,14 +153,32 @@ class IncidentStage:
         self.changes = [one for one in self.changes if one[1].at_ns >= end_ns]
         late = sum(self.progress.late.values())
         new_late, self.told_late = late - self.told_late, late
-        out: list[RootCauseEvent | Diagnosis] = []
+        out: list[Told] = []
         names = {one.environment for one in parts} | {name for name, _ in changes} | self.correlators.keys()
         for name in sorted(names):
             mine = [one for one in parts if one.environment == name]
             mine_changed = [change for env, change in changes if env == name]
             report = self._report(start_ns, mine, templates, mine_changed, new_late)
-            out += self._correlator(name).process(report)
+            # Assessed before the bucket is judged: on what was known when the change came.
+            out += self._tick(name, start_ns)
+            correlator, watch = self._correlator(name), self._watch(name)
+            out += [watch.assess(facts_of(change, correlator)) for change in mine_changed]
+            events = correlator.process(report)
+            blame(watch, events)
+            out += events
         return out
+
+    def _tick(self, environment: str, at_ns: int) -> list[RootCauseEvent]:
+        """Event time has come to ``at_ns``: incidents that are calm end, and watches that are over are learnt from."""
+        events, watch = self._correlator(environment).tick(at_ns, self.bucket_ns), self._watch(environment)
+        blame(watch, events)
+        watch.settle(at_ns)
+        return events
+
+    def _watch(self, environment: str) -> ChangeWatch:
+        if environment not in self.watches:
+            self.watches[environment] = ChangeWatch.of(self.delivery)
+        return self.watches[environment]
 
     def _report(
         self,
@@ -180,9 +211,9 @@ class IncidentStage:
             found = self.correlators[environment] = Correlator(context, self.config, self.ranking)
         return found
 
-    def _diagnoses(self, at_ns: int) -> list[RootCauseEvent | Diagnosis]:
+    def _diagnoses(self, at_ns: int) -> list[Told]:
         """Answers to the windows that have ended, from all shards' findings and the graph as it is by then."""
-        out: list[RootCauseEvent | Diagnosis] = []
+        out: list[Told] = []
         for window in self.windows:
             if window.end_ns > at_ns or window.id in self.answered:
                 continue

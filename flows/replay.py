@@ -63,6 +63,7 @@ class Replayed:
     events: list[RootCauseEvent] = field(default_factory=list)
     intents: list[dict[str, Any]] = field(default_factory=list)
     diagnoses: list[dict[str, Any]] = field(default_factory=list)
+    assessments: list[dict[str, Any]] = field(default_factory=list)  # risks of changes
     anomalies: list[tuple[Any, ...]] = field(default_factory=list)
     letters: list[DeadLetters] = field(default_factory=list)
     rows: Counter[Signal] = field(default_factory=Counter)
@@ -126,12 +127,14 @@ def replay(
     events: list[Any] = []
     intents: list[Any] = []
     diagnoses: list[Any] = []
+    assessments: list[Any] = []
     letters: list[Any] = []
     outputs = Outputs(
         root_causes=CollectSink(events),
         intents=CollectSink(intents),
         dead_letters=CollectSink(letters),
         diagnoses=CollectSink(diagnoses),
+        assessments=CollectSink(assessments),
         anomalies=CollectSink(out.anomalies),
     )
     began = time.perf_counter()
@@ -141,6 +144,7 @@ def replay(
     out.events = [RootCauseEvent.model_validate(orjson.loads(value)) for _, value in events]
     out.intents = [orjson.loads(value) for _, value in intents]
     out.diagnoses = [orjson.loads(value) for _, value in diagnoses]
+    out.assessments = [orjson.loads(value) for _, value in assessments]
     out.letters = [item for _, item in letters]
     return out
 
@@ -152,11 +156,12 @@ def decider_of(settings: Settings) -> Callable[[], Decider]:
 
 
 def write_results(result: Replayed, out: Path) -> None:
-    """``incidents.jsonl`` (every revision), ``intents.jsonl`` and ``anomalies.parquet``."""
+    """``incidents.jsonl`` (every revision), ``intents.jsonl``, ``changes.jsonl`` and ``anomalies.parquet``."""
     out.mkdir(parents=True, exist_ok=True)
     lines = [orjson.dumps(event.to_json()) + b"\n" for event in result.events]
     (out / "incidents.jsonl").write_bytes(b"".join(lines))
     (out / "intents.jsonl").write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in result.intents))
+    (out / "changes.jsonl").write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in result.assessments))
     anomaly_frame(result.anomalies).write_parquet(out / "anomalies.parquet")
 
 

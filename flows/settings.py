@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from connectors.config import KafkaConfig
+from delivery.config import DeliveryConfig
 from detectors.config import DetectorsConfig
 from detectors.span_config import SpanBehaviourConfig
 from incidents.config import IncidentConfig
@@ -95,6 +96,7 @@ class Settings(BaseSettings):
     behaviour: SpanBehaviourConfig = SpanBehaviourConfig()
     ranking: RankingSettings = RankingSettings()
     incidents: IncidentConfig = IncidentConfig()
+    delivery: DeliveryConfig = DeliveryConfig()
     remediation: RemediationConfig = RemediationConfig()
     observe: ObserveSettings = ObserveSettings()
 
@@ -113,9 +115,8 @@ class Settings(BaseSettings):
     @property
     def digest(self) -> str:
         """sha256 of what decides results, lateness among it: connection, ports, paths and log level left out."""
-        told = self.model_dump(
-            mode="json", include={"environment", "stream", "assembly", "detectors", "behaviour", "ranking", "incidents"}
-        )
+        parts = {"environment", "stream", "assembly", "detectors", "behaviour", "ranking", "incidents", "delivery"}
+        told = self.model_dump(mode="json", include=parts)
         for name in ("recovery_dir", "snapshot_s"):
             told["stream"].pop(name)
         told["late"] = self.kafka.model_dump(include={"allowed_lateness_s", "idle_timeout_s", "max_future_s"})
