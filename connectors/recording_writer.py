@@ -16,6 +16,7 @@ import polars as pl
 from connectors.cloudevents import encode_change
 from connectors.errors import RecordingError
 from signals.batch import Batch
+from signals.names import PEER_KEYS
 from signals.schema import ATTRIBUTES, EVENT_TIME, MetricShape, Signal
 
 FILE_ROWS: Final = 500_000
@@ -159,11 +160,11 @@ def _span_rows(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _span_attributes(frame: pl.DataFrame) -> pl.Series:
-    """The attributes that were kept; without any, the peer as ``peer.service``, from which it is read again."""
+    """The attributes that were kept; without any, the peer as ``service.peer.name``, from which it is read again."""
     peers = [peer for peer in frame["peer"].unique().to_list() if peer]
     named = frame["peer"].replace_strict(
         peers,
-        pl.Series([orjson.dumps({"peer.service": peer}).decode() for peer in peers], dtype=pl.String),
+        pl.Series([orjson.dumps({PEER_KEYS[0]: peer}).decode() for peer in peers], dtype=pl.String),
         default=None,
         return_dtype=pl.String,
     )

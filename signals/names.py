@@ -13,7 +13,8 @@ from typing import Final
 #: Attributes these functions read; a decoder needs to keep no others.
 NAME_KEYS: Final = ("http.route", "url.path", "http.target", "url.full", "http.url")
 PEER_KEYS: Final = (
-    "peer.service",
+    "service.peer.name",  # stable spelling
+    "peer.service",  # its deprecated spelling
     "db.system.name",
     "db.system",
     "messaging.system",
@@ -89,6 +90,8 @@ def peer_name(attributes: Mapping[str, object]) -> str:
 
     >>> peer_name({"peer.service": "ledger", "server.address": "10.0.0.7"})
     'ledger'
+    >>> peer_name({"service.peer.name": "ledger", "peer.service": "old-ledger"})
+    'ledger'
     >>> peer_name({"db.system": "redis", "net.peer.name": "127.0.0.1", "net.peer.port": 6379})
     'redis'
     >>> peer_name({"server.address": "127.0.0.1", "server.port": 9555})
@@ -100,7 +103,7 @@ def peer_name(attributes: Mapping[str, object]) -> str:
     def first(*keys: str) -> str:
         return next((str(value) for key in keys if (value := attributes.get(key))), "")
 
-    service = first("peer.service")
+    service = first("service.peer.name", "peer.service")
     if service:
         return service
     address = first("server.address", "net.peer.name", "network.peer.address")

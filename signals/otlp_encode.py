@@ -1,7 +1,7 @@
 """Columns to OTLP messages: the inverse of ``signals.otlp``, for replay into Kafka and for the simulator.
 
 What columns do not hold cannot come back: scopes, events, links, units, and which attribute named the peer
-(``peer.service`` is written). Decoding the result gives the rows again.
+(``service.peer.name`` is written). Decoding the result gives the rows again.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def test_a_span_is_right_to_the_last_field():
 
 def test_a_client_span_names_its_peer_and_a_root_has_no_parent():
     root = decoded("otlp_spans_json").frame.filter(pl.col("name") == "lets-go").row(0, named=True)
-    assert (root["kind"], root["peer"], root["parent_id"]) == (3, "1.2.3.4", 0)
+    assert (root["kind"], root["peer"], root["parent_id"]) == (3, "telemetrygen-server", 0)
 
 
 def test_a_log_record_is_right_to_the_last_field():

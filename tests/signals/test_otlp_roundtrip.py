@@ -141,7 +141,7 @@ def test_span_attributes_come_back_with_the_peer_among_them(encoding, rows):
     for text, before, peer in zip(back[ATTRIBUTES], expected[ATTRIBUTES], expected["peer"], strict=True):
         after = orjson.loads(text or "{}")
         if peer:
-            assert after.pop("peer.service") == peer
+            assert after.pop("service.peer.name") == peer
         assert after == orjson.loads(before or "{}")
 
 
