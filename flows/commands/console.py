@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -77,6 +78,8 @@ def console(
             )
         app = build_app(memory, allowed_hosts=sorted({"127.0.0.1", "localhost", host, *(allow_host or ())}))
         output.print(f"Incidents at http://{host}:{port}/ until Ctrl-C", markup=False, highlight=False)
+        # uvicorn raises a SIGTERM again once it has stopped; as Ctrl-C it lets the temporary database be removed.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
 
 

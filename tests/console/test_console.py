@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -259,3 +262,36 @@ def test_the_command_says_what_is_wrong(words, code, says, tmp_path, monkeypatch
     assert result.exit_code == code
     assert says in " ".join(result.output.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_serves_a_replays_results_and_leaves_nothing_behind(tmp_path):
+    results, scratch = tmp_path / "results", tmp_path / "scratch"
+    results.mkdir()
+    scratch.mkdir()
+    (results / "incidents.jsonl").write_text("".join(json.dumps(one.to_json()) + "\n" for one in sample_events()))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "flows.cli", "console", "--from", str(results), "--port", str(port)]
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            found = until_answered(Site(port), process)
+        finally:
+            process.terminate()
+            said = process.communicate(timeout=30)[0].decode()
+    assert len(json.loads(found.text)) == len(NEWEST)
+    assert f"http://127.0.0.1:{port}/" in said
+    assert "Traceback" not in said
+    assert process.returncode == 0
+    assert not list(scratch.iterdir())
+
+
+def until_answered(site: Site, process: subprocess.Popen[bytes]) -> Answer:
+    end = time.monotonic() + 40
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            return site("/api/incidents")
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    pytest.fail("the console did not come up")
