@@ -76,8 +76,9 @@ def console(
                 markup=False,
                 highlight=False,
             )
-        app = build_app(memory, allowed_hosts=sorted({"127.0.0.1", "localhost", host, *(allow_host or ())}))
-        output.print(f"Incidents at http://{host}:{port}/ until Ctrl-C", markup=False, highlight=False)
+        shown = f"[{host}]" if ":" in host else host  # an IPv6 address in a URL and in Host
+        app = build_app(memory, allowed_hosts=sorted({"127.0.0.1", "localhost", host, shown, *(allow_host or ())}))
+        output.print(f"Incidents at http://{shown}:{port}/ until Ctrl-C", markup=False, highlight=False)
         # uvicorn raises a SIGTERM again once it has stopped; as Ctrl-C it lets the temporary database be removed.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
