@@ -39,10 +39,10 @@ def settings_from(path: Path | None) -> Settings:
 
     try:
         settings = load_settings(path)
-        set_up_logs(settings.observe.log_level, settings.observe.log_format)
-        return settings
     except SettingsError as error:
         raise fail(str(error), code=2) from error
+    set_up_logs(settings.observe.log_level, settings.observe.log_format)
+    return settings
 
 
 def fail(message: str, *, code: int = 1) -> typer.Exit:
