@@ -40,6 +40,9 @@ from topology.ranking import Channel, Credit, Suspect
 #: A prior, not a measurement: how much of the total score the first must hold for how much confidence.
 _PRIOR: Final = Calibration(method="prior", n=0, ece=None)
 
+#: Entry traffic against the busiest stretch of the minutes before, from which it counts as a rush.
+_RUSH: Final = 1.25
+
 _TITLES: Final = {
     FaultKind.LATENCY: "is slow by itself",
     FaultKind.ERROR: "fails by itself",
@@ -98,7 +101,7 @@ def build_event(incident: Incident, at_ns: int, context: Context, config: Incide
     data = RootCauseData(
         incident=header,
         title=_title(candidates, verdict),
-        severity="info" if candidates and candidates[0].fault_kind == FaultKind.LOAD else _severity(impact),
+        severity=_severity(impact, load=bool(candidates) and candidates[0].fault_kind == FaultKind.LOAD),
         verdict=verdict,
         candidates=candidates,
         evidence=evidence,
@@ -216,9 +219,12 @@ def more_asked(one: Suspect, context: Context) -> float:
     for name in sorted(entries):
         counts = [golden.requests for _, golden in context.golden.get(name, ())]
         if len(counts) >= 12:
-            usual = sorted(counts[:-6])[len(counts[:-6]) // 2]
-            if usual > 0:
-                ratios.append(sum(counts[-3:]) / 3 / usual)
+            earlier, now = counts[:-6], sum(counts[-3:]) / 3
+            usual = sorted(earlier)[len(earlier) // 2]
+            busiest = max(sum(earlier[at : at + 3]) / 3 for at in range(len(earlier) - 2))
+            # Traffic that rises and falls anyway is no rush: it must also stand out from the busiest stretch before.
+            if usual > 0 and now >= _RUSH * busiest:
+                ratios.append(now / usual)
     return max(ratios, default=0.0)
 
 
@@ -251,12 +257,13 @@ def _impact(incident: Incident) -> Impact:
     )
 
 
-def _severity(impact: Impact) -> Literal["critical", "major", "minor", "info"]:
+def _severity(impact: Impact, *, load: bool) -> Literal["critical", "major", "minor", "info"]:
+    """By what it hurts; more traffic than usual is never critical by itself."""
     if impact.error_requests > 0:
-        return "critical"
+        return "major" if load else "critical"
     if impact.slow_requests > 0:
-        return "major"
-    return "minor"
+        return "minor" if load else "major"
+    return "info" if load else "minor"
 
 
 def _novelty(print_: str, incident: str, past: Mapping[str, list[str]]) -> Novelty:
