@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from incidents.config import IncidentConfig
-from incidents.describe import evidence_id, evidence_of, fault_kind_of
+from incidents.describe import evidence_id, evidence_of, fault_kind_of, telling_first
 from incidents.incident import Incident, verdict_of
 from incidents.model import (
     Calibration,
@@ -139,7 +139,7 @@ def _observations(ranked: Sequence[Suspect], limit: int) -> dict[str, Credit]:
     """The observations worth telling: of the best candidates first, each once."""
     shown: dict[str, Credit] = {}
     for share, one in zip((6, 3, 2, 1, 1), ranked, strict=False):
-        for credit in one.credits[:share]:
+        for credit in telling_first(one.credits)[:share]:
             if credit.weight > 0 and len(shown) < limit:
                 shown.setdefault(evidence_id(credit), credit)
     return shown
@@ -156,7 +156,7 @@ def _candidate(
     config: IncidentConfig,
 ) -> Candidate:
     change = _change_before(one.service, incident.onset_ns, context.changes, config)
-    mine = [key for key in (evidence_id(credit) for credit in one.credits) if key in shown]
+    mine = [key for key in (evidence_id(credit) for credit in telling_first(one.credits)) if key in shown]
     others = [key for key, credit in shown.items() if credit.service == one.explained_by] if one.explained_by else []
     return Candidate(
         rank=rank,

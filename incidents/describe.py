@@ -19,6 +19,8 @@ from topology.ranking import GOLDEN, METRIC, Channel, Credit, Deviation
 _CUT: Final = 160
 _LARGEST: Final = 1e300  # stands for infinity
 
+#: How strong a telling credit must be, beside the strongest, to be named first and to name the kind.
+_SPECIFIC_SHARE: Final = 0.4
 _SPECIFIC: Final = frozenset({Channel.ERROR, Channel.LOST, Channel.TIME, Channel.CALL})
 
 #: Parts of a metric's name that say it measures how full or busy something is.
@@ -88,7 +90,7 @@ def fault_kind_of(credits: list[Credit], *, changed: bool) -> FaultKind:
         # Other calls and other lines follow from failing or being slow: where it does either, that is the kind.
         specific = {one: weight for one, weight in by_channel.items() if one in _SPECIFIC}
         closest = max(specific, key=lambda channel: (specific[channel], channel), default=strongest)
-        if specific and specific[closest] >= 0.4 * by_channel[strongest]:
+        if specific and specific[closest] >= _SPECIFIC_SHARE * by_channel[strongest]:
             strongest = closest
     saturated = any(
         credit.channel is Channel.METRIC
@@ -109,6 +111,13 @@ def fault_kind_of(credits: list[Credit], *, changed: bool) -> FaultKind:
         Channel.SYMPTOM: FaultKind.UNKNOWN,
     }
     return kinds[strongest]
+
+
+def telling_first(credits: list[Credit]) -> list[Credit]:
+    """Credits in the order a person would want them: up to two that say what kind of fault it is, then by strength."""
+    floor = _SPECIFIC_SHARE * credits[0].weight if credits else 0.0
+    first = [one for one in credits if one.channel in _SPECIFIC and one.weight >= floor][:2]
+    return [*first, *(one for one in credits if not any(one is other for other in first))]
 
 
 def _is_saturation(metric: str) -> bool:

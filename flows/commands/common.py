@@ -41,7 +41,9 @@ def settings_from(path: Path | None) -> Settings:
         settings = load_settings(path)
     except SettingsError as error:
         raise fail(str(error), code=2) from error
-    set_up_logs(settings.observe.log_level, settings.observe.log_format)
+    # Commands that end by themselves show progress; only the live job also logs what goes well.
+    level = settings.observe.log_level
+    set_up_logs("warning" if level == "info" else level, settings.observe.log_format)
     return settings
 
 

@@ -39,8 +39,8 @@ def replay(
 ) -> None:
     """Replay a recording through the same stages as the live job, and tell what happened.
 
-    Writes incidents.jsonl (every revision as it would have been emitted), intents.jsonl, anomalies.parquet and
-    report.html into --out. Labels beside the recording are never read.
+    Writes into --out: incidents.jsonl (every revision as it would have been emitted), intents.jsonl, changes.jsonl
+    (each change with its risk), anomalies.parquet and report.html. Labels beside the recording are never read.
 
       mendstream replay shop --out shop-replay
       mendstream replay shop --to-kafka localhost:9092 --speed 10
@@ -67,7 +67,8 @@ def replay(
         write_results(result, out)
         write_report(out / "report.html", result.events, result.intents, result.summary())
         output.print(
-            f"  written to {out}: report.html, incidents.jsonl, intents.jsonl, anomalies.parquet", highlight=False
+            f"  written to {out}: report.html, incidents.jsonl, intents.jsonl, changes.jsonl, anomalies.parquet",
+            highlight=False,
         )
 
 
