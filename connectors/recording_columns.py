@@ -6,7 +6,6 @@ Python looks only at rows whose name or peer is in their attributes; everything 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -278,8 +277,3 @@ def _within(column: pl.Series, highest: int) -> pl.Series:
     """An OTLP enumeration, 0 for what is null or outside."""
     inside = column.is_between(0, highest).fill_null(value=False)
     return column.zip_with(inside, pl.Series([0], dtype=column.dtype)).cast(pl.Int8)
-
-
-def check_columns(signal: Signal, schema: Sequence[str]) -> str | None:
-    """The first required column that is missing, None when all are there."""
-    return next((name for name in REQUIRED[signal] if name not in schema), None)

@@ -29,10 +29,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from console.headers import SecurityHeaders, secure
-from incidents import wording
 from incidents.memory import Memory, StoredIncident
 from incidents.model import RootCauseEvent, State, epoch_ns
-from incidents.report_html import render_report
+from incidents.report_html import render_report, template_environment
 from incidents.report_view import IncidentView, RunSummary
 
 _HERE: Final = Path(__file__).parent
@@ -227,29 +226,11 @@ def _batch(events: Sequence[RootCauseEvent], headers: Mapping[str, str] | None =
     return Response(body, headers=headers, media_type=_BATCH_TYPE)
 
 
-def _harmless(value: object) -> object:
-    """Applied to whatever a template prints: control characters are made visible; escaping is jinja2's part."""
-    return wording.plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
 def _only_text(function: Callable[[str], _T]) -> Callable[[object], _T]:
     return lambda value: function(str(value))
 
 
 def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_harmless,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        clock=wording.clock,
-        day=wording.day,
-        duration=wording.duration,
-        part=_only_text(lambda text: quote(text, safe="")),
-    )
-    environment.globals.update(plural=wording.plural, verdict_words=wording.VERDICT_WORDS)
+    environment = template_environment(_HERE / "templates")
+    environment.filters.update(part=_only_text(lambda text: quote(text, safe="")))
     return environment

@@ -78,9 +78,7 @@ def series_deviations(points: pl.DataFrame, floor: float = SURPRISE_FLOOR) -> di
     """
     found: dict[str, list[Deviation]] = {}
     keys = ["environment", "service", "instance", "metric", "attributes"]
-    surprise = (-(1.0 - pl.col("score")).clip(1e-15, 1.0).log10()).alias("surprise")
-    strong = points.with_columns(surprise).filter(pl.col("surprise") > floor)
-    strong = strong.sort([*keys, "surprise", "time_ns"], descending=[False] * 5 + [True, False])
+    strong = _surprising(points, floor).sort([*keys, "surprise", "time_ns"], descending=[False] * 5 + [True, False])
     for row in strong.unique(keys, keep="first", maintain_order=True).iter_rows(named=True):
         name = row["metric"] + (f" {row['attributes']}" if row["attributes"] else "")
         found.setdefault(row["environment"], []).append(
@@ -106,6 +104,12 @@ def series_deviations(points: pl.DataFrame, floor: float = SURPRISE_FLOOR) -> di
     return found
 
 
+def _surprising(scored: pl.DataFrame, floor: float) -> pl.DataFrame:
+    """Rows whose tail probability lies more than ``floor`` decades down, with the column ``surprise``."""
+    surprise = (-(1.0 - pl.col("score")).clip(1e-15, 1.0).log10()).alias("surprise")
+    return scored.with_columns(surprise).filter(pl.col("surprise") > floor)
+
+
 def _strength(surprise: float, floor: float) -> float:
     """Decades beyond the usual floor; what lies between a lower floor and it only breaks ties."""
     weak = _WEAK * (min(surprise, SURPRISE_FLOOR) - floor)
@@ -115,9 +119,7 @@ def _strength(surprise: float, floor: float) -> float:
 def golden_deviations(panel: pl.DataFrame) -> dict[str, list[Deviation]]:
     """What the River models find in golden signals (columns of ``RiverPanel.process``)."""
     found: dict[str, list[Deviation]] = {}
-    surprise = (-(1.0 - pl.col("score")).clip(1e-15, 1.0).log10()).alias("surprise")
-    strong = panel.with_columns(surprise).filter(pl.col("surprise") > SURPRISE_FLOOR)
-    for row in strong.sort("environment", "service", "detector").iter_rows(named=True):
+    for row in _surprising(panel, SURPRISE_FLOOR).sort("environment", "service", "detector").iter_rows(named=True):
         single = bool(row["feature"])
         found.setdefault(row["environment"], []).append(
             Deviation(

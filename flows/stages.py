@@ -19,7 +19,6 @@ from flows.rollups import line_cells
 from incidents.report import Template
 from signals.batch import END_OF_STREAM, NO_WATERMARK
 from signals.buckets import BucketBuffer, Watermarks, floor_to
-from signals.cells import CELLS as CELL_SCHEMA
 from signals.schema import SPANS
 from topology.assembly import SPAN_LOGS as SPAN_LOG_SCHEMA
 from topology.assembly import AssemblyConfig, TraceAssembler
@@ -262,8 +261,3 @@ class TraceStage:
 
 def _height(frame: pl.DataFrame | None) -> int:
     return 0 if frame is None else frame.height
-
-
-def merged_cells(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    """Cells of several shards, one after the other; counts are added where they are used."""
-    return pl.concat(parts) if parts else pl.DataFrame(schema=CELL_SCHEMA)

@@ -115,9 +115,10 @@ def _harmless(value: object) -> object:
     return wording.plain(value) if isinstance(value, str) and not isinstance(value, (Markup, Geometry)) else value
 
 
-def _environment() -> jinja2.Environment:
+def template_environment(folder: Path) -> jinja2.Environment:
+    """Templates of a folder as all our pages want them: escaped, strict, with the words for values and times."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_harmless,
@@ -128,6 +129,14 @@ def _environment() -> jinja2.Environment:
         clock=wording.clock,
         day=wording.day,
         duration=wording.duration,
+    )
+    environment.globals.update(plural=wording.plural, verdict_words=wording.VERDICT_WORDS)
+    return environment
+
+
+def _environment() -> jinja2.Environment:
+    environment = template_environment(_HERE / "templates")
+    environment.filters.update(
         ns=epoch_ns,
         number=wording.number,
         percent=wording.percent,
@@ -141,8 +150,6 @@ def _environment() -> jinja2.Environment:
         measured_words=measured,
         quantity=wording.quantity,
         interval=wording.interval,
-        plural=wording.plural,
         fault_words=wording.FAULT_WORDS,
-        verdict_words=wording.VERDICT_WORDS,
     )
     return environment
